@@ -1,0 +1,237 @@
+"""A session: where a protocol meets a transport.
+
+It drives the steps of handshakes, keeps cookies and (in `SessionState`) nonces, and shakes hands
+again when a nonce is refused. Nothing else in anychat does any of that. A session belongs to one
+user of one site; it may be used from several tasks, event loops and threads.
+
+Refusals. A call notes which *generation* of the tokens it used. When they are refused before any
+event went out, the first to come back drops that generation, one of the waiting callers shakes
+hands for all, and each asks again. A fresh generation that is refused although nobody was ever
+answered with it is an error; one that had worked has simply expired again.
+"""
+
+import asyncio
+import copy
+import inspect
+import secrets
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import aclosing
+from typing import Any
+
+from anychat.chat import ChatRequest, Event, admit
+from anychat.cookies import CookieJar
+from anychat.errors import AnychatError, ChallengeRequired, RemoteProtocolError, StaleSession, TimedOut
+from anychat.protocols.base import SessionState, Site
+from anychat.transport.base import Exchange, Timeouts, Transport, read
+from anychat.transport.exchange import open_exchange
+from anychat.wire import Challenge, Handshake, Limits, Request, Response, Steps, Work
+
+__all__ = ["ChallengeHandler", "Session", "new_state"]
+
+ChallengeHandler = Callable[[Challenge], str | Awaitable[str]]
+"""Asks a person. Gives the person's answer; it may raise `ChallengeRequired` to decline."""
+
+_MAX_REFUSALS = 100
+
+
+def new_state(limits: Limits = Limits()) -> SessionState:
+    """An empty state with the real clock and the system's randomness."""
+    return SessionState(now=time.time, random_hex=lambda n: secrets.token_hex((n + 1) // 2)[:n], limits=limits)
+
+
+class Session:
+    """One user's session with one site."""
+
+    def __init__(
+        self,
+        site: Site,
+        transport: Transport,
+        *,
+        state: SessionState | None = None,
+        cookies: CookieJar | None = None,
+        timeouts: Timeouts = Timeouts(),
+        limits: Limits = Limits(),
+        on_challenge: ChallengeHandler | None = None,
+    ) -> None:
+        self.site = site
+        self.state = state if state is not None else new_state(limits)
+        self.cookies = cookies if cookies is not None else CookieJar()
+        self.timeouts = timeouts
+        self.limits = limits
+        self._transport = transport
+        self._on_challenge = on_challenge
+        self._lock = threading.Lock()
+        self._flight: Future[bool] | None = None
+        self._generation = 0
+        self._proven = -1
+
+    async def ask(self, turn: ChatRequest, *, strict: bool = True) -> AsyncGenerator[Event, None]:
+        """The events of the answer, as they arrive. Closing the generator closes the connection at once.
+
+        Options that the protocol cannot honour raise `UnsupportedFeature`, or with `strict=False`
+        are dropped with a `Notice`. Errors carry the text that had arrived in `partial`.
+        """
+        try:
+            turn, notices = admit(turn, self.site.protocol.features, who=self.site.name, strict=strict)
+            for notice in notices:
+                yield notice
+            async with aclosing(self._answer(turn)) as events:
+                async for event in events:
+                    yield event
+        except AnychatError as error:
+            error.provider = error.provider or self.site.name
+            raise
+
+    async def _answer(self, turn: ChatRequest) -> AsyncGenerator[Event, None]:
+        total = self.timeouts.total
+        deadline = None if total is None else time.monotonic() + total
+        refusals = 0
+        while True:
+            generation = await self._make_ready(deadline)
+            started = False
+            try:
+                async with aclosing(self._attempt(turn, generation, deadline)) as events:
+                    async for event in events:
+                        started = True
+                        yield event
+                return
+            except StaleSession:
+                never_worked = self._proven != generation
+                if started or (refusals and never_worked) or refusals >= _MAX_REFUSALS:
+                    raise
+                refusals += 1
+                self._drop(generation)
+
+    async def _attempt(self, turn: ChatRequest, generation: int, deadline: float | None) -> AsyncGenerator[Event, None]:
+        call = await self._drive(self.site.protocol.open(self.site, turn, self.state), deadline)
+        exchange = await self._send(call.request, deadline)
+        decoder = call.decoder(exchange.head)
+        try:
+            async for data in exchange:
+                for event in decoder.feed(data):
+                    self._proven = generation
+                    yield event
+            for event in decoder.close():
+                self._proven = generation
+                yield event
+        except AnychatError as error:
+            error.partial = error.partial or decoder.partial
+            raise
+        finally:
+            await exchange.aclose()
+
+    # Tokens
+
+    async def _make_ready(self, deadline: float | None) -> int:
+        """The generation of tokens to use, after a handshake if there is none."""
+        while not self.site.protocol.ready(self.site, self.state):
+            with self._lock:
+                flight = self._flight
+                leading = flight is None
+                if flight is None:
+                    flight = self._flight = Future()
+            if leading:
+                await self._lead(flight, deadline)
+            else:
+                await self._follow(flight, deadline)
+        return self._generation
+
+    async def _lead(self, flight: "Future[bool]", deadline: float | None) -> None:
+        try:
+            await self._drive(self.site.protocol.prepare(self.site, self.state), deadline)
+            if not self.site.protocol.ready(self.site, self.state):
+                raise RemoteProtocolError("the handshake ended without the tokens it is for")
+            self._generation += 1
+        except AnychatError as error:
+            self._land(flight, error)
+            raise
+        except BaseException:
+            # Cancelled, or a bug of ours: the next of the waiting callers tries for itself.
+            self._land(flight, None)
+            raise
+        self._land(flight, None)
+
+    def _land(self, flight: "Future[bool]", error: AnychatError | None) -> None:
+        with self._lock:
+            self._flight = None
+        if error is None:
+            flight.set_result(True)
+        else:
+            # A copy, since each caller's raise adds its own traceback.
+            flight.set_exception(copy.copy(error))
+
+    async def _follow(self, flight: "Future[bool]", deadline: float | None) -> None:
+        try:
+            async with asyncio.timeout(_remaining(deadline)):
+                await asyncio.shield(asyncio.wrap_future(flight))
+        except AnychatError as error:
+            raise copy.copy(error) from error
+        except TimeoutError as error:
+            raise TimedOut("timed out while another caller shook hands", phase="total") from error
+
+    def _drop(self, generation: int) -> None:
+        with self._lock:
+            if self._generation == generation and self._flight is None:
+                self.state.tokens.clear()
+
+    # Steps
+
+    async def _drive(self, steps: Handshake | Steps, deadline: float | None) -> Any:
+        """Run a handshake's steps; what it returns, a `Call` or nothing."""
+        answer: Any = None
+        try:
+            for _ in range(self.limits.handshake_steps + 1):
+                try:
+                    step = steps.send(answer)
+                except StopIteration as stop:
+                    return stop.value
+                if isinstance(step, Request):
+                    answer = await self._fetch(step, deadline)
+                elif isinstance(step, Work):
+                    answer = await self._work(step, deadline)
+                else:
+                    answer = await self._ask_person(step)
+        finally:
+            steps.close()
+        raise RemoteProtocolError(f"the handshake took more than {self.limits.handshake_steps} steps")
+
+    async def _fetch(self, request: Request, deadline: float | None) -> Response:
+        exchange = await self._send(request, deadline)
+        return Response(exchange.head, await read(exchange, self.limits.response_bytes))
+
+    async def _send(self, request: Request, deadline: float | None) -> Exchange:
+        if self.site.headers:
+            headers = {**self.site.headers, **request.headers}
+            request = Request(request.method, request.url, headers, request.body)
+        timeouts = self.timeouts.within(_remaining(deadline))
+        return await open_exchange(self._transport, request, self.cookies, timeouts, self.limits)
+
+    async def _work(self, work: Work, deadline: float | None) -> Any:
+        """Run a CPU job in a thread; it is told to stop when the caller goes away."""
+        stop = threading.Event()
+        try:
+            async with asyncio.timeout(_remaining(deadline)):
+                return await asyncio.to_thread(work.run, stop.is_set)
+        except TimeoutError as error:
+            raise TimedOut("timed out during the proof of work", phase="total") from error
+        finally:
+            stop.set()
+
+    async def _ask_person(self, challenge: Challenge) -> str:
+        if self._on_challenge is None:
+            raise ChallengeRequired(
+                f"the service asks for {challenge.kind}: a person has to answer",
+                kind=challenge.kind,
+                url=challenge.url or self.site.url,
+            )
+        answer = self._on_challenge(challenge)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        return answer
+
+
+def _remaining(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -1,0 +1,99 @@
+"""What a transport is: one method that sends a request and gives back a head and a stream of bytes.
+
+Cookies and redirects are not a transport's business: `anychat.transport.exchange` does both once,
+for all of them. A transport translates its library's exceptions into ours, `from` the cause, and
+closes the connection at once when the reading task is cancelled or the exchange is closed.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+from msgspec import Struct, field, structs
+
+from anychat.errors import RemoteProtocolError
+from anychat.wire import Head, Request
+
+__all__ = ["Exchange", "Timeouts", "Transport", "TransportOptions", "read"]
+
+
+class Timeouts(Struct, frozen=True, kw_only=True):
+    """Time limits in seconds; None for none.
+
+    `connect` until there is a connection (with TLS and proxy), `first_byte` from then until the
+    head, `idle` between two pieces of the body, `total` for the whole exchange.
+    """
+
+    connect: float | None = 15.0
+    first_byte: float | None = 120.0
+    idle: float | None = 130.0
+    total: float | None = 600.0
+
+    def within(self, remaining: float | None) -> "Timeouts":
+        """The same, with no more than `remaining` seconds in total."""
+        if remaining is None:
+            return self
+        total = remaining if self.total is None else min(self.total, remaining)
+        return structs.replace(self, total=max(total, 0.0))
+
+
+class TransportOptions(Struct, frozen=True, kw_only=True):
+    """How to reach the network. Requests with equal options share a pool of connections, never cookies.
+
+    `proxy` is `http://`, `https://`, `socks4://`, `socks4a://`, `socks5://` or `socks5h://` with
+    optional credentials. `verify` is True, a file of CA certificates (PEM), or, explicitly, False.
+    `impersonate` names a browser profile such as `chrome131`. `resolve` pins host names to addresses.
+    """
+
+    proxy: str | None = None
+    verify: bool | str = True
+    impersonate: str | None = None
+    connect_timeout: float | None = 15.0
+    resolve: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class Exchange(Protocol):
+    """A response in progress: its head, and its body as pieces of bytes, decompressed.
+
+    Iterating raises `TransportError`s, among them `ConnectionLost` when the body ends before its
+    declared end. Closing is idempotent, and closes the connection when the body was not read out.
+    """
+
+    @property
+    def head(self) -> Head: ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Transport(Protocol):
+    """Sends requests. May be used from several event loops."""
+
+    async def send(self, request: Request, timeouts: Timeouts) -> Exchange:
+        """The exchange once its head is there. Redirects are not followed, cookies not kept."""
+
+    async def aclose(self) -> None: ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+async def read(exchange: Exchange, limit: int) -> bytes:
+    """The whole body. Raises `RemoteProtocolError` when it is longer than `limit` bytes; closes the exchange."""
+    pieces = []
+    size = 0
+    try:
+        async for piece in exchange:
+            size += len(piece)
+            if size > limit:
+                raise RemoteProtocolError(
+                    f"the response is longer than {limit} bytes", status=exchange.head.status, code="too_large"
+                )
+            pieces.append(piece)
+    finally:
+        await exchange.aclose()
+    return b"".join(pieces)
