@@ -1,0 +1,64 @@
+# Needs make and python3 (3.11 or later, with venv). `make run` and `make test` are all a newcomer needs.
+#
+#   make run [ARGS="..."]     anychat demo: plays five chat services and asks them all
+#   make test [ARGS="..."]    the tests (ARGS for pytest)
+#   make lint, make fix       ruff and mypy; what ruff can mend by itself
+#   make bench, make fuzz     measurements; malformed answers for the decoders (ARGS="--seconds 60")
+#   make docs                 the tables in README.md and README.ru.md again from the code
+#   make requirements         the pins again (ARGS="--upgrade" for newer versions)
+#   make clean                removes .venv, caches and what was built
+
+.PHONY: run test lint fix bench fuzz docs requirements clean
+.DEFAULT_GOAL := run
+
+bin := .venv/bin
+
+# The first interpreter that is new enough; PYTHON=... chooses another.
+define install
+@for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11); do \
+	if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		exec "$$python" requirements/install.py $(1); \
+	fi; \
+done; \
+echo "anychat needs Python 3.11 or later; none found$(if $(PYTHON), as $(PYTHON)). \
+Install one, or say where it is: make $@ PYTHON=/path/to/python3" >&2; exit 1
+endef
+
+run:
+	$(call install,run)
+	@$(bin)/anychat demo $(ARGS)
+
+test:
+	$(call install,dev)
+	@$(bin)/python -m pytest $(ARGS)
+
+lint:
+	$(call install,dev)
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+fix:
+	$(call install,dev)
+	$(bin)/ruff check --fix .
+	$(bin)/ruff format .
+
+bench:
+	$(call install,dev)
+	@$(bin)/python -m benchmarks $(ARGS)
+
+fuzz:
+	$(call install,dev)
+	@$(bin)/python -m anychat.testing.fuzz $(ARGS)
+
+docs:
+	$(call install,dev)
+	@$(bin)/python -m anychat.testing.tables $(ARGS)
+
+requirements:
+	$(call install,dev)
+	@$(bin)/python requirements/compile.py $(ARGS)
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
+	find src tests requirements -name __pycache__ -type d -prune -exec rm -rf {} +

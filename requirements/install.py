@@ -1,0 +1,125 @@
+"""Make `.venv` and put the pinned requirements and anychat itself into it.
+
+    python3 requirements/install.py run|dev
+
+Uses the standard library only, and any Python that can say that it is too old. `.venv` counts as
+made when a stamp in it carries the digest of all that went in; the stamp is written last, so an
+installation that was interrupted is begun anew. A second call that finds its stamp ends at once.
+pip is called as the user has set it up (`PIP_*`, pip.conf: index, proxy, certificates).
+"""
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - this file is what tells the user so
+    sys.exit("anychat needs Python 3.11 or later; %s is %s" % (sys.executable, sys.version.split()[0]))  # noqa: UP031
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+KINDS = ("run", "dev")
+"""Each has its requirements file here; `dev` contains `run`."""
+
+
+def digest(kind: str) -> str:
+    """Of all that decides what the environment holds: pins, metadata, interpreter, place, this file."""
+    seen = hashlib.sha256(f"{kind}\0{sys.version}\0{sys.base_prefix}\0{ROOT}\0".encode())
+    for file in (f"requirements/{kind}.txt", "pyproject.toml", "requirements/install.py"):
+        seen.update((ROOT / file).read_bytes())
+    return seen.hexdigest()
+
+
+def stamp(kind: str) -> Path:
+    return VENV / f"anychat-{kind}.stamp"
+
+
+def installed(kind: str) -> bool:
+    """Whether `.venv` holds what `kind` needs, whole and up to date."""
+    try:
+        return stamp(kind).read_text() == digest(kind)
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Hold the project's folder, so that `make run` and `make test` at once make one `.venv`."""
+    folder = os.open(ROOT, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: go on without one
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def pip(*arguments: str) -> None:
+    command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    # With --require-virtualenv a wrong interpreter is an error, not an installation elsewhere.
+    environment = {**os.environ, "PIP_REQUIRE_VIRTUALENV": "1", "PIP_USER": "0", "PIP_ROOT_USER_ACTION": "ignore"}
+    environment.pop("PYTHONPATH", None)
+    environment.pop("PYTHONHOME", None)
+    subprocess.run([*command, *arguments], check=True, env=environment, stdin=subprocess.DEVNULL, cwd=ROOT)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def make_venv() -> None:
+    """A new environment, in place of whatever stood there."""
+    if VENV.is_symlink():
+        VENV.unlink()
+    elif VENV.exists():
+        shutil.rmtree(VENV)
+    say(f"Making .venv with Python {sys.version.split()[0]}")
+    venv.EnvBuilder(with_pip=True, symlinks=True).create(VENV)
+
+
+def install(kind: str) -> None:
+    others = [other for other in KINDS if other != kind and installed(other)]
+    for each in KINDS:
+        stamp(each).unlink(missing_ok=True)
+    if not others:
+        make_venv()
+    say(f"Installing requirements/{kind}.txt (once; this takes a minute)")
+    pip("--require-hashes", "--requirement", f"requirements/{kind}.txt")
+    pip("--no-deps", "--no-index", "--no-build-isolation", "--editable", ".")
+    for each in {kind, "run", *others}:  # dev contains run, with the same pins
+        stamp(each).write_text(digest(each))
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1 or arguments[0] not in KINDS:
+        sys.exit(f"usage: {Path(sys.argv[0]).name} {'|'.join(KINDS)}")
+    kind = arguments[0]
+    if installed(kind):
+        return 0
+    try:
+        import ensurepip  # noqa: F401
+    except ImportError:
+        sys.exit(f"{sys.executable} has no venv; on Debian and Ubuntu: apt-get install python3-venv")
+    with one_at_a_time():
+        if installed(kind):
+            return 0
+        try:
+            install(kind)
+        except subprocess.CalledProcessError as error:
+            say(f"The installation failed: {' '.join(map(str, error.cmd[1:]))}")
+            return 1
+        except KeyboardInterrupt:
+            say("Interrupted; the next call begins anew.")
+            return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
