@@ -68,32 +68,43 @@ class Session:
         self._generation = 0
         self._proven = -1
 
-    async def ask(self, turn: ChatRequest, *, strict: bool = True) -> AsyncGenerator[Event, None]:
+    async def ask(
+        self,
+        turn: ChatRequest,
+        *,
+        strict: bool = True,
+        timeouts: Timeouts | None = None,
+        on_challenge: ChallengeHandler | None = None,
+    ) -> AsyncGenerator[Event, None]:
         """The events of the answer, as they arrive. Closing the generator closes the connection at once.
 
         Options that the protocol cannot honour raise `UnsupportedFeature`, or with `strict=False`
         are dropped with a `Notice`. Errors carry the text that had arrived in `partial`.
+        `timeouts.total` covers the handshake and the answer together.
         """
+        asking = _Asking(timeouts or self.timeouts, on_challenge or self._on_challenge)
         try:
             turn, notices = admit(turn, self.site.protocol.features, who=self.site.name, strict=strict)
             for notice in notices:
                 yield notice
-            async with aclosing(self._answer(turn)) as events:
+            async with aclosing(self._answer(turn, asking)) as events:
                 async for event in events:
                     yield event
         except AnychatError as error:
             error.provider = error.provider or self.site.name
             raise
 
-    async def _answer(self, turn: ChatRequest) -> AsyncGenerator[Event, None]:
-        total = self.timeouts.total
-        deadline = None if total is None else time.monotonic() + total
+    async def make_ready(self) -> None:
+        """Shake hands if the tokens are not there or have ended."""
+        await self._make_ready(_Asking(self.timeouts, self._on_challenge))
+
+    async def _answer(self, turn: ChatRequest, asking: "_Asking") -> AsyncGenerator[Event, None]:
         refusals = 0
         while True:
-            generation = await self._make_ready(deadline)
+            generation = await self._make_ready(asking)
             started = False
             try:
-                async with aclosing(self._attempt(turn, generation, deadline)) as events:
+                async with aclosing(self._attempt(turn, generation, asking)) as events:
                     async for event in events:
                         started = True
                         yield event
@@ -105,9 +116,9 @@ class Session:
                 refusals += 1
                 self._drop(generation)
 
-    async def _attempt(self, turn: ChatRequest, generation: int, deadline: float | None) -> AsyncGenerator[Event, None]:
-        call = await self._drive(self.site.protocol.open(self.site, turn, self.state), deadline)
-        exchange = await self._send(call.request, deadline)
+    async def _attempt(self, turn: ChatRequest, generation: int, asking: "_Asking") -> AsyncGenerator[Event, None]:
+        call = await self._drive(self.site.protocol.open(self.site, turn, self.state), asking)
+        exchange = await self._send(call.request, asking)
         decoder = call.decoder(exchange.head)
         try:
             async for data in exchange:
@@ -125,7 +136,7 @@ class Session:
 
     # Tokens
 
-    async def _make_ready(self, deadline: float | None) -> int:
+    async def _make_ready(self, asking: "_Asking") -> int:
         """The generation of tokens to use, after a handshake if there is none."""
         while not self.site.protocol.ready(self.site, self.state):
             with self._lock:
@@ -134,14 +145,14 @@ class Session:
                 if flight is None:
                     flight = self._flight = Future()
             if leading:
-                await self._lead(flight, deadline)
+                await self._lead(flight, asking)
             else:
-                await self._follow(flight, deadline)
+                await self._follow(flight, asking)
         return self._generation
 
-    async def _lead(self, flight: "Future[bool]", deadline: float | None) -> None:
+    async def _lead(self, flight: "Future[bool]", asking: "_Asking") -> None:
         try:
-            await self._drive(self.site.protocol.prepare(self.site, self.state), deadline)
+            await self._drive(self.site.protocol.prepare(self.site, self.state), asking)
             if not self.site.protocol.ready(self.site, self.state):
                 raise RemoteProtocolError("the handshake ended without the tokens it is for")
             self._generation += 1
@@ -163,9 +174,9 @@ class Session:
             # A copy, since each caller's raise adds its own traceback.
             flight.set_exception(copy.copy(error))
 
-    async def _follow(self, flight: "Future[bool]", deadline: float | None) -> None:
+    async def _follow(self, flight: "Future[bool]", asking: "_Asking") -> None:
         try:
-            async with asyncio.timeout(_remaining(deadline)):
+            async with asyncio.timeout(asking.remaining()):
                 await asyncio.shield(asyncio.wrap_future(flight))
         except AnychatError as error:
             raise copy.copy(error) from error
@@ -179,7 +190,7 @@ class Session:
 
     # Steps
 
-    async def _drive(self, steps: Handshake | Steps, deadline: float | None) -> Any:
+    async def _drive(self, steps: Handshake | Steps, asking: "_Asking") -> Any:
         """Run a handshake's steps; what it returns, a `Call` or nothing."""
         answer: Any = None
         try:
@@ -189,49 +200,58 @@ class Session:
                 except StopIteration as stop:
                     return stop.value
                 if isinstance(step, Request):
-                    answer = await self._fetch(step, deadline)
+                    answer = await self._fetch(step, asking)
                 elif isinstance(step, Work):
-                    answer = await self._work(step, deadline)
+                    answer = await self._work(step, asking)
                 else:
-                    answer = await self._ask_person(step)
+                    answer = await self._ask_person(step, asking)
         finally:
             steps.close()
         raise RemoteProtocolError(f"the handshake took more than {self.limits.handshake_steps} steps")
 
-    async def _fetch(self, request: Request, deadline: float | None) -> Response:
-        exchange = await self._send(request, deadline)
+    async def _fetch(self, request: Request, asking: "_Asking") -> Response:
+        exchange = await self._send(request, asking)
         return Response(exchange.head, await read(exchange, self.limits.response_bytes))
 
-    async def _send(self, request: Request, deadline: float | None) -> Exchange:
+    async def _send(self, request: Request, asking: "_Asking") -> Exchange:
         if self.site.headers:
             headers = {**self.site.headers, **request.headers}
             request = Request(request.method, request.url, headers, request.body)
-        timeouts = self.timeouts.within(_remaining(deadline))
+        timeouts = asking.timeouts.within(asking.remaining())
         return await open_exchange(self._transport, request, self.cookies, timeouts, self.limits)
 
-    async def _work(self, work: Work, deadline: float | None) -> Any:
+    async def _work(self, work: Work, asking: "_Asking") -> Any:
         """Run a CPU job in a thread; it is told to stop when the caller goes away."""
         stop = threading.Event()
         try:
-            async with asyncio.timeout(_remaining(deadline)):
+            async with asyncio.timeout(asking.remaining()):
                 return await asyncio.to_thread(work.run, stop.is_set)
         except TimeoutError as error:
             raise TimedOut("timed out during the proof of work", phase="total") from error
         finally:
             stop.set()
 
-    async def _ask_person(self, challenge: Challenge) -> str:
-        if self._on_challenge is None:
+    async def _ask_person(self, challenge: Challenge, asking: "_Asking") -> str:
+        if asking.on_challenge is None:
             raise ChallengeRequired(
                 f"the service asks for {challenge.kind}: a person has to answer",
                 kind=challenge.kind,
                 url=challenge.url or self.site.url,
             )
-        answer = self._on_challenge(challenge)
+        answer = asking.on_challenge(challenge)
         if inspect.isawaitable(answer):
             answer = await answer
         return answer
 
 
-def _remaining(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+class _Asking:
+    """What one call brings along: its time limits, its deadline, and whom to ask."""
+
+    def __init__(self, timeouts: Timeouts, on_challenge: ChallengeHandler | None) -> None:
+        self.timeouts = timeouts
+        self.on_challenge = on_challenge
+        self._deadline = None if timeouts.total is None else time.monotonic() + timeouts.total
+
+    def remaining(self) -> float | None:
+        """Seconds left of the total; None when it has no limit."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())

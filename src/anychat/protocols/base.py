@@ -48,6 +48,12 @@ class Site(Struct, frozen=True, kw_only=True):
     aliases: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     api_key: str = ""
+    cookie_domain: str = ""
+    """The domain whose cookies the site cannot do without; empty when it needs none."""
+    impersonate: str | None = None
+    """The browser profile to use, such as `chrome131`."""
+    timeout: float | None = None
+    """Seconds for a whole answer, where the site has a limit of its own."""
 
 
 class Token(Struct, frozen=True):

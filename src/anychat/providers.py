@@ -1,0 +1,306 @@
+"""Providers: the classes that name a site, and the three calls that every one of them has.
+
+A provider class is data: where the site is, which protocol it speaks, its models and flags. Its
+`url` may be set to another address at any time. The calls ask through a session; callers who do
+not pass one share the process's own session for that site, cookies and proxy, so that a nonce is
+fetched once and a visitor stays the same visitor.
+"""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing
+from typing import Any, ClassVar, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct, field
+
+from anychat import blocking
+from anychat.chat import ChatRequest, Conversation, Delta, Event, Messages, Notice, parse_messages
+from anychat.cookies import CookieJar, get_cookies
+from anychat.errors import ConfigError, MissingCookies, ModelNotFound
+from anychat.protocols.base import ChatProtocol, Site
+from anychat.session import ChallengeHandler, Session
+from anychat.transport import Timeouts, Transport, TransportOptions, create, shared
+
+__all__ = [
+    "AbstractProvider",
+    "Access",
+    "AsyncGeneratorProvider",
+    "AsyncProvider",
+    "AsyncResult",
+    "CreateResult",
+    "ProviderModelMixin",
+    "open_session",
+    "split_options",
+]
+
+AsyncResult: TypeAlias = AsyncIterator[str]
+"""The pieces of an answer, asynchronously."""
+CreateResult: TypeAlias = Iterator[str]
+"""The pieces of an answer."""
+
+_log = logging.getLogger("anychat")
+
+
+class Access(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a caller reaches a site: everything about a call that is not the question.
+
+    `timeout` is seconds for a whole answer, `proxy` an address with optional credentials, `verify`
+    True, a file of CA certificates or False, `impersonate` a browser profile, `transport` `"wreq"`
+    or `"aiohttp"`, `browsers` whether cookies may be looked for in the user's own browsers.
+    """
+
+    proxy: str | None = None
+    cookies: dict[str, str] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    timeout: float | None = None
+    verify: bool | str = True
+    impersonate: str | None = None
+    api_key: str = ""
+    transport: str | None = None
+    browsers: bool = False
+
+    def key(self) -> bytes:
+        """Equal for accesses that may share a session."""
+        return msgspec.json.encode(msgspec.structs.replace(self, timeout=None), order="sorted")
+
+    def timeouts(self, site: Site) -> Timeouts:
+        total = self.timeout if self.timeout is not None else site.timeout
+        if total is None:
+            return Timeouts()
+        if not total > 0:
+            raise ConfigError(f"timeout: a number of seconds above zero, not {total!r}")
+        return Timeouts(total=total)
+
+
+_ACCESS_FIELDS = frozenset(Access.__struct_fields__)
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[Access, dict[str, Any]]:
+    """What a caller passed, parted into how to reach the site and what to ask of the model."""
+    try:
+        access = msgspec.convert({k: v for k, v in options.items() if k in _ACCESS_FIELDS and v is not None}, Access)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from error
+    return access, {k: v for k, v in options.items() if k not in _ACCESS_FIELDS}
+
+
+def open_session(
+    site: Site,
+    access: Access | None = None,
+    *,
+    transport: Transport | None = None,
+    on_challenge: ChallengeHandler | None = None,
+) -> Session:
+    """A new session with the site: no token, cookie or visitor's id is shared with another one.
+
+    Raises `MissingCookies` when the site cannot do without cookies and there are none.
+    """
+    access = access or Access()
+    if access.headers or access.api_key:
+        headers = {**site.headers, **{name.lower(): value for name, value in access.headers.items()}}
+        site = msgspec.structs.replace(site, headers=headers, api_key=access.api_key or site.api_key)
+    cookies = access.cookies
+    if site.cookie_domain and not cookies:
+        cookies = get_cookies(site.cookie_domain, browsers=access.browsers)
+        if not cookies:
+            raise MissingCookies(f"{site.name} needs cookies of {site.cookie_domain}, and there are none")
+    jar = CookieJar()
+    if cookies:
+        jar.set(site.url, cookies)
+    if transport is None:
+        options = TransportOptions(
+            proxy=access.proxy, verify=access.verify, impersonate=access.impersonate or site.impersonate
+        )
+        transport = shared(options) if access.transport is None else create(options, access.transport)
+    return Session(site, transport, cookies=jar, timeouts=access.timeouts(site), on_challenge=on_challenge)
+
+
+class _SharedSessions:
+    """The process's own sessions, for calls that bring none; the least recently used go first."""
+
+    def __init__(self, most: int = 256) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._sessions: OrderedDict[tuple[str, str, bytes], tuple[Site, Session]] = OrderedDict()
+
+    def get(self, site: Site, access: Access) -> Session:
+        key = (site.name, site.url, access.key())
+        with self._lock:
+            known = self._sessions.get(key)
+            if known is not None and known[0] == site:
+                self._sessions.move_to_end(key)
+                return known[1]
+        session = open_session(site, access)
+        with self._lock:
+            self._sessions[key] = (site, session)
+            while len(self._sessions) > self._most:
+                self._sessions.popitem(last=False)
+        return session
+
+
+_shared_sessions = _SharedSessions()
+
+
+class AbstractProvider:
+    """A site as a class. Subclasses only declare."""
+
+    url: ClassVar[str] = ""
+    protocol: ClassVar[ChatProtocol]
+    api_endpoint: ClassVar[str] = ""
+    label: ClassVar[str] = ""
+    working: ClassVar[bool] = False
+    """Whether the public site was seen to answer by a live check. None of the declared ones was."""
+    default_model: ClassVar[str] = ""
+    models: ClassVar[list[str]] = []
+    model_aliases: ClassVar[dict[str, str]] = {}
+    supports_stream: ClassVar[bool] = False
+    supports_system_message: ClassVar[bool] = False
+    supports_message_history: ClassVar[bool] = False
+    headers: ClassVar[dict[str, str]] = {}
+    """Sent with every request; `{url}` and `{origin}` in a value are those of the site."""
+    cookie_domain: ClassVar[str] = ""
+    impersonate: ClassVar[str | None] = None
+    timeout: ClassVar[float | None] = None
+
+    _declared_url: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "url" in cls.__dict__:
+            cls._declared_url = cls.url
+
+    @classmethod
+    def site(cls) -> Site:
+        """The class as data, as it stands now."""
+        return cls.site_at(cls.url)
+
+    @classmethod
+    def site_at(cls, url: str) -> Site:
+        """The class as data, at another address."""
+        url = url.rstrip("/")
+        endpoint, declared = cls.api_endpoint, cls._declared_url
+        if declared and endpoint.startswith(declared):
+            endpoint = url + endpoint[len(declared) :]
+        here = {"origin": origin_of(url), "url": url}
+        return Site(
+            name=cls.__name__,
+            url=url,
+            protocol=cls.protocol,
+            api_endpoint=endpoint,
+            default_model=cls.default_model,
+            models=tuple(cls.models),
+            aliases=dict(cls.model_aliases),
+            headers={name: value.format_map(here) for name, value in cls.headers.items()},
+            cookie_domain=cls.cookie_domain,
+            impersonate=cls.impersonate,
+            timeout=cls.timeout,
+        )
+
+    @classmethod
+    def get_model(cls, model: str) -> str:
+        """The service's name of the model; a provider without a list takes any."""
+        return cls.model_aliases.get(model, model) or cls.default_model
+
+    @classmethod
+    async def ask(
+        cls,
+        model: str,
+        messages: Messages,
+        *,
+        stream: bool = True,
+        conversation: Conversation | None = None,
+        session: Session | None = None,
+        strict: bool = True,
+        on_challenge: ChallengeHandler | None = None,
+        **kwargs: Any,
+    ) -> AsyncGenerator[Event, None]:
+        """The events of the answer: what the three calls below are made of.
+
+        `kwargs` are the fields of `Access` and the model's options by their OpenAI names.
+        """
+        access, options = split_options(kwargs)
+        site = cls.site()
+        turn = ChatRequest(
+            messages=parse_messages(messages),
+            model=cls.get_model(model),
+            stream=stream,
+            conversation=conversation,
+            options=options,
+        )
+        session = session or _shared_sessions.get(site, access)
+        events = session.ask(turn, strict=strict, timeouts=access.timeouts(site), on_challenge=on_challenge)
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Notice):
+                    _log.warning("%s: %s: %s", cls.__name__, event.kind, event.text)
+                yield event
+
+    @classmethod
+    async def create_async_generator(
+        cls, model: str, messages: Messages, proxy: str | None = None, **kwargs: Any
+    ) -> AsyncGenerator[str, None]:
+        """The answer's pieces, as they arrive. Closing the generator closes the connection."""
+        async with aclosing(cls.ask(model, messages, proxy=proxy, **kwargs)) as events:
+            async for event in events:
+                if isinstance(event, Delta):
+                    yield event.text
+
+    @classmethod
+    async def create_async(cls, model: str, messages: Messages, proxy: str | None = None, **kwargs: Any) -> str:
+        """The whole answer."""
+        kwargs.setdefault("stream", False)
+        async with aclosing(cls.create_async_generator(model, messages, proxy, **kwargs)) as pieces:
+            return "".join([piece async for piece in pieces])
+
+    @classmethod
+    def create_completion(
+        cls, model: str, messages: Messages, stream: bool = True, proxy: str | None = None, **kwargs: Any
+    ) -> CreateResult:
+        """The answer's pieces, synchronously; with `stream=False` in one piece. Works inside a running loop."""
+        if not stream:
+            yield blocking.run(cls.create_async(model, messages, proxy, **kwargs))
+            return
+        yield from blocking.iterate(lambda: cls.create_async_generator(model, messages, proxy, **kwargs))
+
+
+def origin_of(url: str) -> str:
+    """Scheme and host of an address, as an Origin header has it (RFC 6454, 7)."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+class AsyncProvider(AbstractProvider):
+    """A provider whose first call is `create_async`: the whole answer."""
+
+
+class AsyncGeneratorProvider(AbstractProvider):
+    """A provider whose first call is `create_async_generator`: the answer in pieces."""
+
+    supports_stream = True
+
+
+class ProviderModelMixin:
+    """A provider with a list of models: aliases first, then names; any other is `ModelNotFound`."""
+
+    default_model: ClassVar[str]
+    models: ClassVar[list[str]]
+    model_aliases: ClassVar[dict[str, str]]
+
+    @classmethod
+    def get_models(cls) -> list[str]:
+        return list(cls.models) or [cls.default_model]
+
+    @classmethod
+    def get_model(cls, model: str) -> str:
+        """The service's name of the model. Raises `ModelNotFound`."""
+        if not model:
+            return cls.default_model
+        if model in cls.model_aliases:
+            return cls.model_aliases[model]
+        if model not in cls.get_models():
+            raise ModelNotFound(f"{cls.__name__} has no model {model!r}; it has: {', '.join(cls.get_models())}")
+        return model
