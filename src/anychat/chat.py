@@ -151,12 +151,14 @@ Event = Delta | Reasoning | ToolCallDelta | Usage | Conversation | Notice | Done
 def _parse_part(part: Any, where: str) -> Part:
     match part:
         case {"type": "text" | "input_text" | "output_text", "text": str(text)}:
-            return Text(text)
+            return Text(_whole_characters(text))
         case {"type": "image_url", "image_url": {"url": str(url), **rest}}:
             detail = rest.get("detail")
             return Image(url, detail if isinstance(detail, str) else None)
         case {"type": "image_url" | "input_image", "image_url": str(url)}:
             return Image(url)
+        case {"type": "text" | "input_text" | "output_text" | "image_url" | "input_image"}:
+            raise ConfigError(f"{where}: a text part has a text, a picture part an image_url with a url")
         case {"type": str(kind)}:
             raise UnsupportedFeature(f"{where}: parts of type {kind!r} are not supported", feature=kind)
     raise ConfigError(f"{where}: a part is an object with a type, such as {{'type': 'text', 'text': ...}}")
@@ -166,22 +168,29 @@ def _parse_content(content: Any, where: str) -> str | tuple[Part, ...]:
     if content is None:
         return ""
     if isinstance(content, str):
-        return content.encode("utf-8", "replace").decode() if _has_surrogates(content) else content
+        return _whole_characters(content)
     if isinstance(content, Sequence):
         return tuple(_parse_part(part, f"{where}[{i}]") for i, part in enumerate(content))
     raise ConfigError(f"{where}: text or a list of parts, not {type(content).__name__}")
 
 
-def _has_surrogates(text: str) -> bool:
-    return not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text)
+def _whole_characters(text: str) -> str:
+    """The text with halves of surrogate pairs joined, and lone ones replaced by U+FFFD: it encodes to UTF-8."""
+    if text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _parse_tool_calls(calls: Any, where: str) -> tuple[ToolCall, ...]:
+    if calls is None:
+        return ()
+    if not isinstance(calls, Sequence) or isinstance(calls, str | bytes):
+        raise ConfigError(f"{where}: a list of tool calls, not {type(calls).__name__}")
     out = []
-    for i, call in enumerate(calls or ()):
+    for i, call in enumerate(calls):
         match call:
             case {"id": str(id), "function": {"name": str(name), "arguments": str(arguments)}}:
-                out.append(ToolCall(id, name, arguments))
+                out.append(ToolCall(id, name, _whole_characters(arguments)))
             case _:
                 raise ConfigError(f"{where}[{i}]: a tool call has id and function.name, function.arguments")
     return tuple(out)

@@ -42,7 +42,8 @@ class LineDecoder:
         self._size = 0
         self._after_cr = False
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The lines that end in `data`. An overlong one raises `RemoteProtocolError`, after those before it."""
         if self._after_cr and data:
             # The LF of a CRLF that was cut in two.
             self._after_cr = False
@@ -52,20 +53,20 @@ class LineDecoder:
             self._after_cr = data[-1] == 0x0D
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, rest = data.split(b"\n")
-        if lines:
-            if self._pending:
-                self._pending.append(lines[0])
-                lines[0] = b"".join(self._pending)
-                self._pending.clear()
-                self._size = 0
-            if max(map(len, lines)) > self._limit:
-                raise RemoteProtocolError(f"a line of the answer is longer than {self._limit} bytes")
+        if lines and self._pending:
+            self._pending.append(lines[0])
+            lines[0] = b"".join(self._pending)
+            self._pending.clear()
+            self._size = 0
         if rest:
             self._pending.append(rest)
             self._size += len(rest)
-            if self._size > self._limit:
+        for line in lines:
+            if len(line) > self._limit:
                 raise RemoteProtocolError(f"a line of the answer is longer than {self._limit} bytes")
-        return lines
+            yield line
+        if self._size > self._limit:
+            raise RemoteProtocolError(f"a line of the answer is longer than {self._limit} bytes")
 
     def rest(self) -> bytes:
         """What stands after the last line end."""
@@ -113,12 +114,17 @@ class ServerSentEvents:
                     self._event = ""
             elif line.startswith(b"data:"):
                 value = line[6:] if line[5:6] == b" " else line[5:]
-                self._size += len(value)
-                if self._size > self._limit:
-                    raise RemoteProtocolError(f"an event of the answer is longer than {self._limit} bytes")
-                self._data.append(value)
+                self._add(value)
+            elif line == b"data":
+                self._add(b"")
             else:
                 self._field(line)
+
+    def _add(self, value: bytes) -> None:
+        self._size += len(value) + 1  # with the LF that joins it
+        if self._size > self._limit:
+            raise RemoteProtocolError(f"an event of the answer is longer than {self._limit} bytes")
+        self._data.append(value)
 
     def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
@@ -127,8 +133,6 @@ class ServerSentEvents:
             self._event = value.decode("utf-8", "replace")
         elif name == b"id":
             self._id = value.decode("utf-8", "replace")
-        elif line == b"data":
-            self._data.append(b"")
         elif name and name != b"retry" and not self._dispatched:
             self._junk_size += len(line)
             if self._junk_size > self._limit:
