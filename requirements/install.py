@@ -50,49 +50,61 @@ def installed(kind: str) -> bool:
 
 
 @contextlib.contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """Hold the project's folder, so that `make run` and `make test` at once make one `.venv`."""
+def one_at_a_time() -> Iterator[int]:
+    """Hold the project's folder, so that `make run` and `make test` at once make one `.venv`.
+
+    Gives the descriptor that holds it. Programs started here inherit it: one that outlives a
+    killed installation is waited for.
+    """
     folder = os.open(ROOT, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # a file system without locks: go on without one
             fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
+        yield folder
     finally:
         os.close(folder)
 
 
-def pip(*arguments: str) -> None:
-    command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    # With --require-virtualenv a wrong interpreter is an error, not an installation elsewhere.
-    environment = {**os.environ, "PIP_REQUIRE_VIRTUALENV": "1", "PIP_USER": "0", "PIP_ROOT_USER_ACTION": "ignore"}
-    environment.pop("PYTHONPATH", None)
-    environment.pop("PYTHONHOME", None)
-    subprocess.run([*command, *arguments], check=True, env=environment, stdin=subprocess.DEVNULL, cwd=ROOT)
+def python(*arguments: str, lock: int) -> None:
+    """Run the interpreter of `.venv`. Raises `CalledProcessError` when it fails."""
+    # Settings that would put packages elsewhere than into .venv are left aside.
+    strays = {"PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT"}
+    environment = {k: v for k, v in os.environ.items() if k not in strays}
+    environment |= {"PIP_REQUIRE_VIRTUALENV": "1", "PIP_USER": "0"}
+    command = [str(VENV / "bin" / "python"), *arguments]
+    null = subprocess.DEVNULL  # what matters is said on stderr
+    subprocess.run(command, check=True, env=environment, stdin=null, stdout=null, cwd=ROOT, pass_fds=(lock,))
+
+
+def pip_install(*arguments: str, lock: int) -> None:
+    python("-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments, lock=lock)
 
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def make_venv() -> None:
+def make_venv(lock: int) -> None:
     """A new environment, in place of whatever stood there."""
     if VENV.is_symlink():
         VENV.unlink()
     elif VENV.exists():
         shutil.rmtree(VENV)
     say(f"Making .venv with Python {sys.version.split()[0]}")
-    venv.EnvBuilder(with_pip=True, symlinks=True).create(VENV)
+    venv.EnvBuilder(symlinks=True).create(VENV)
+    # With the bundled pip only: what the user's settings say about indexes does not concern it.
+    python("-Im", "ensurepip", "--default-pip", lock=lock)
 
 
-def install(kind: str) -> None:
+def install(kind: str, lock: int) -> None:
     others = [other for other in KINDS if other != kind and installed(other)]
     for each in KINDS:
         stamp(each).unlink(missing_ok=True)
     if not others:
-        make_venv()
+        make_venv(lock)
     say(f"Installing requirements/{kind}.txt (once; this takes a minute)")
-    pip("--require-hashes", "--requirement", f"requirements/{kind}.txt")
-    pip("--no-deps", "--no-index", "--no-build-isolation", "--editable", ".")
+    pip_install("--require-hashes", "--requirement", f"requirements/{kind}.txt", lock=lock)
+    pip_install("--no-deps", "--no-index", "--no-build-isolation", "--editable", ".", lock=lock)
     for each in {kind, "run", *others}:  # dev contains run, with the same pins
         stamp(each).write_text(digest(each))
 
@@ -107,11 +119,11 @@ def main(arguments: list[str]) -> int:
         import ensurepip  # noqa: F401
     except ImportError:
         sys.exit(f"{sys.executable} has no venv; on Debian and Ubuntu: apt-get install python3-venv")
-    with one_at_a_time():
+    with one_at_a_time() as lock:
         if installed(kind):
             return 0
         try:
-            install(kind)
+            install(kind, lock)
         except subprocess.CalledProcessError as error:
             say(f"The installation failed: {' '.join(map(str, error.cmd[1:]))}")
             return 1
