@@ -7,7 +7,9 @@ user of one site; it may be used from several tasks, event loops and threads.
 Refusals. A call notes which *generation* of the tokens it used. When they are refused before any
 event went out, the first to come back drops that generation, one of the waiting callers shakes
 hands for all, and each asks again. A fresh generation that is refused although nobody was ever
-answered with it is an error; one that had worked has simply expired again.
+answered with it is an error; one that had worked has simply expired again. Where other callers
+are asking at the same time, they may have used a fresh generation up: then it is tried a few
+times before it is an error.
 """
 
 import asyncio
@@ -27,7 +29,7 @@ from anychat.errors import AnychatError, ChallengeRequired, RemoteProtocolError,
 from anychat.protocols.base import SessionState, Site
 from anychat.transport.base import Exchange, Timeouts, Transport, read
 from anychat.transport.exchange import open_exchange
-from anychat.wire import Challenge, Handshake, Limits, Request, Response, Steps, Work
+from anychat.wire import Challenge, Decoder, Handshake, Limits, Request, Response, Steps, Work
 
 __all__ = ["ChallengeHandler", "Session", "new_state"]
 
@@ -35,6 +37,7 @@ ChallengeHandler = Callable[[Challenge], str | Awaitable[str]]
 """Asks a person. Gives the person's answer; it may raise `ChallengeRequired` to decline."""
 
 _MAX_REFUSALS = 100
+_MAX_DEAD_GENERATIONS = 3
 
 
 def new_state(limits: Limits = Limits()) -> SessionState:
@@ -67,6 +70,7 @@ class Session:
         self._flight: Future[bool] | None = None
         self._generation = 0
         self._proven = -1
+        self._callers = 0
 
     async def ask(
         self,
@@ -83,6 +87,7 @@ class Session:
         `timeouts.total` covers the handshake and the answer together.
         """
         asking = _Asking(timeouts or self.timeouts, on_challenge or self._on_challenge)
+        self._callers += 1
         try:
             turn, notices = admit(turn, self.site.protocol.features, who=self.site.name, strict=strict)
             for notice in notices:
@@ -93,13 +98,15 @@ class Session:
         except AnychatError as error:
             error.provider = error.provider or self.site.name
             raise
+        finally:
+            self._callers -= 1
 
     async def make_ready(self) -> None:
         """Shake hands if the tokens are not there or have ended."""
         await self._make_ready(_Asking(self.timeouts, self._on_challenge))
 
     async def _answer(self, turn: ChatRequest, asking: "_Asking") -> AsyncGenerator[Event, None]:
-        refusals = 0
+        refusals = dead = 0
         while True:
             generation = await self._make_ready(asking)
             started = False
@@ -110,8 +117,10 @@ class Session:
                         yield event
                 return
             except StaleSession:
-                never_worked = self._proven != generation
-                if started or (refusals and never_worked) or refusals >= _MAX_REFUSALS:
+                if refusals and self._proven != generation:
+                    dead += 1
+                allowed = _MAX_DEAD_GENERATIONS if self._callers > 1 else 0
+                if started or dead > allowed or refusals >= _MAX_REFUSALS:
                     raise
                 refusals += 1
                 self._drop(generation)
@@ -119,8 +128,9 @@ class Session:
     async def _attempt(self, turn: ChatRequest, generation: int, asking: "_Asking") -> AsyncGenerator[Event, None]:
         call = await self._drive(self.site.protocol.open(self.site, turn, self.state), asking)
         exchange = await self._send(call.request, asking)
-        decoder = call.decoder(exchange.head)
+        decoder: Decoder | None = None
         try:
+            decoder = call.decoder(exchange.head)
             async for data in exchange:
                 for event in decoder.feed(data):
                     self._proven = generation
@@ -129,7 +139,8 @@ class Session:
                 self._proven = generation
                 yield event
         except AnychatError as error:
-            error.partial = error.partial or decoder.partial
+            if decoder is not None:
+                error.partial = error.partial or decoder.partial
             raise
         finally:
             await exchange.aclose()

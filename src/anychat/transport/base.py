@@ -6,8 +6,7 @@ closes the connection at once when the reading task is cancelled or the exchange
 """
 
 from collections.abc import AsyncIterator, Mapping
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from msgspec import Struct, field, structs
 
@@ -20,8 +19,9 @@ __all__ = ["Exchange", "Timeouts", "Transport", "TransportOptions", "read"]
 class Timeouts(Struct, frozen=True, kw_only=True):
     """Time limits in seconds; None for none.
 
-    `connect` until there is a connection (with TLS and proxy), `first_byte` from then until the
-    head, `idle` between two pieces of the body, `total` for the whole exchange.
+    `connect` until there is a connection (with TLS and proxy), `first_byte` from the sending until
+    the head (a connection that has to be made first counts), `idle` between two pieces of the body
+    while somebody waits for one, `total` for the whole exchange.
     """
 
     connect: float | None = 15.0
@@ -43,12 +43,14 @@ class TransportOptions(Struct, frozen=True, kw_only=True):
     `proxy` is `http://`, `https://`, `socks4://`, `socks4a://`, `socks5://` or `socks5h://` with
     optional credentials. `verify` is True, a file of CA certificates (PEM), or, explicitly, False.
     `impersonate` names a browser profile such as `chrome131`. `resolve` pins host names to addresses.
+    `trust_env` takes the proxy from `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` when
+    `proxy` is not given; otherwise these are not looked at.
     """
 
     proxy: str | None = None
     verify: bool | str = True
     impersonate: str | None = None
-    connect_timeout: float | None = 15.0
+    trust_env: bool = False
     resolve: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -74,12 +76,6 @@ class Transport(Protocol):
         """The exchange once its head is there. Redirects are not followed, cookies not kept."""
 
     async def aclose(self) -> None: ...
-
-    async def __aenter__(self) -> Self: ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 async def read(exchange: Exchange, limit: int) -> bytes:
