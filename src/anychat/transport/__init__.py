@@ -1,6 +1,66 @@
 """Transports: what carries requests to a service."""
 
+import os
+import threading
+from collections.abc import Callable
+from importlib import import_module
+
+import msgspec
+
+from anychat.errors import ConfigError
 from anychat.transport.base import Exchange, Timeouts, Transport, TransportOptions, read
 from anychat.transport.exchange import open_exchange
 
-__all__ = ["Exchange", "Timeouts", "Transport", "TransportOptions", "open_exchange", "read"]
+__all__ = [
+    "KINDS",
+    "Exchange",
+    "Timeouts",
+    "Transport",
+    "TransportOptions",
+    "create",
+    "open_exchange",
+    "read",
+    "shared",
+]
+
+KINDS = {
+    "wreq": "anychat.transport.http:HttpTransport",
+    "aiohttp": "anychat.transport.aiohttp:AiohttpTransport",
+}
+"""The transports that reach the network, by the names that `create` and `ANYCHAT_TRANSPORT` take."""
+
+_shared: dict[tuple[str, bytes], Transport] = {}
+_lock = threading.Lock()
+
+
+def create(options: TransportOptions = TransportOptions(), kind: str | None = None) -> Transport:
+    """A new transport: `kind`, else the environment's `ANYCHAT_TRANSPORT`, else wreq.
+
+    Raises `ConfigError` for an unknown kind or wrong options, `UnsupportedFeature` for options that
+    this kind cannot honour, `MissingDependency` when its package is not installed.
+    """
+    place = KINDS.get(_kind(kind))
+    if place is None:
+        raise ConfigError(f"there is no transport {_kind(kind)!r}, only {', '.join(KINDS)}")
+    module, _, name = place.partition(":")
+    make: Callable[[TransportOptions], Transport] = getattr(import_module(module), name)
+    return make(options)
+
+
+def shared(options: TransportOptions = TransportOptions()) -> Transport:
+    """The process's transport for these options, made at first use and never closed. Errors as in `create`."""
+    key = (_kind(None), msgspec.msgpack.encode(options, order="deterministic"))
+    with _lock:
+        transport = _shared.get(key)
+        if transport is None:
+            transport = _shared[key] = create(options)
+    return transport
+
+
+def _kind(kind: str | None) -> str:
+    return kind or os.environ.get("ANYCHAT_TRANSPORT") or "wreq"
+
+
+# A forked child has the objects, but none of the threads that make them work.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_shared.clear)
