@@ -1,6 +1,7 @@
 """The session: one handshake for all, refusals, cookies, time limits, challenges. A protocol of the test's own."""
 
 import asyncio
+import random
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -193,7 +194,7 @@ async def test_many_callers_of_a_site_that_refuses_every_nonce_do_not_hammer_it(
     session, transport = session_on(site)
     errors = await asyncio.gather(*[text_of(session) for _ in range(40)], return_exceptions=True)
     assert {type(error) for error in errors} == {StaleSession}
-    assert transport.count("/nonce") <= 6
+    assert transport.count("/nonce") <= 10
 
 
 async def test_a_nonce_is_refreshed_before_it_ends():
@@ -421,10 +422,12 @@ async def test_a_handshake_has_a_limited_number_of_steps():
 async def test_200_askers_while_the_nonce_turns_every_50th_request():
     asked = refused = 0
     site = NonceSite()
+    network = random.Random(50)
 
     async def respond(request: Request) -> tuple[Head, bytes]:
         nonlocal asked, refused
-        await asyncio.sleep(0)
+        for _ in range(network.randrange(9)):
+            await asyncio.sleep(0)
         if request.url.endswith("/ask"):
             asked += 1
             if asked % 50 == 0:

@@ -37,7 +37,7 @@ ChallengeHandler = Callable[[Challenge], str | Awaitable[str]]
 """Asks a person. Gives the person's answer; it may raise `ChallengeRequired` to decline."""
 
 _MAX_REFUSALS = 100
-_MAX_DEAD_GENERATIONS = 3
+_MAX_DEAD_GENERATIONS = 5
 
 
 def new_state(limits: Limits = Limits()) -> SessionState:
@@ -117,8 +117,7 @@ class Session:
                         yield event
                 return
             except StaleSession:
-                if refusals and self._proven != generation:
-                    dead += 1
+                dead = dead + 1 if refusals and self._proven != generation else 0
                 allowed = _MAX_DEAD_GENERATIONS if self._callers > 1 else 0
                 if started or dead > allowed or refusals >= _MAX_REFUSALS:
                     raise
