@@ -1,0 +1,104 @@
+"""Requests that are declared: a JSON value with `"{{name}}"` where something is put in."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from anychat.chat import ChatRequest, Message, format_prompt
+from anychat.protocols.pointer import ABSENT
+
+__all__ = ["ITEM_PLACES", "QUESTION_PLACES", "fill", "option_places", "places", "values_of"]
+
+_PLACE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+
+QUESTION_PLACES = frozenset({"message", "messages", "history", "system", "model", "stream"})
+"""What a question brings along by itself."""
+
+ITEM_PLACES = frozenset({"role", "content"})
+"""What one message of a history has."""
+
+# The parameters of the OpenAI chat completions API that have one plain value.
+_OPENAI = frozenset(
+    {
+        "frequency_penalty",
+        "logit_bias",
+        "max_completion_tokens",
+        "max_tokens",
+        "min_p",
+        "presence_penalty",
+        "reasoning_effort",
+        "repetition_penalty",
+        "response_format",
+        "seed",
+        "stop",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "top_p",
+        "user",
+        "verbosity",
+    }
+)
+
+
+def option_places(defaults: dict[str, Any]) -> frozenset[str]:
+    """The options that a template may name."""
+    return _OPENAI | frozenset(defaults)
+
+
+def places(template: Any) -> frozenset[str]:
+    """The names of everything that is put into the template."""
+    if isinstance(template, str):
+        return frozenset(_PLACE.findall(template))
+    if isinstance(template, dict):
+        return frozenset().union(*map(places, template.values()))
+    if isinstance(template, list | tuple):
+        return frozenset().union(*map(places, template))
+    return frozenset()
+
+
+def fill(template: Any, values: dict[str, Any]) -> Any:
+    """The template with the values in it; fields and items that name an absent value are left out."""
+    if isinstance(template, str):
+        if whole := _PLACE.fullmatch(template):
+            return values.get(whole[1], ABSENT)
+        return _PLACE.sub(lambda place: _text(values.get(place[1], ABSENT)), template)
+    if isinstance(template, dict):
+        filled = {name: fill(part, values) for name, part in template.items()}
+        return {name: part for name, part in filled.items() if part is not ABSENT}
+    if isinstance(template, list | tuple):
+        return [item for part in template if (item := fill(part, values)) is not ABSENT]
+    return template
+
+
+def _text(value: Any) -> str:
+    if value is ABSENT:
+        return ""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def values_of(
+    turn: ChatRequest, template: Any, defaults: dict[str, Any], item: dict[str, Any], roles: dict[str, str]
+) -> dict[str, Any]:
+    """What a question puts into the places of a template."""
+    named = places(template)
+    messages = turn.messages
+    system = "\n\n".join(m.text for m in messages if m.role in ("system", "developer"))
+    if "system" in named:
+        messages = tuple(m for m in messages if m.role not in ("system", "developer")) or messages
+
+    def items(some: tuple[Message, ...]) -> list[Any]:
+        return [fill(item, {"role": roles.get(m.role, m.role), "content": m.text}) for m in some]
+
+    kept_apart = bool(named & {"history", "messages"})
+    return {
+        **{name: value for name, value in defaults.items() if name not in QUESTION_PLACES},
+        **{name: value for name, value in turn.options.items() if value is not None},
+        "message": messages[-1].text if kept_apart else format_prompt(messages),
+        "messages": items(messages),
+        "history": items(messages[:-1]),
+        "system": system or ABSENT,
+        "stream": turn.stream,
+    }

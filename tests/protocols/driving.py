@@ -1,0 +1,179 @@
+"""Drives handshakes and decoders in the tests of the protocols: fixed clock and digits, no network."""
+
+import base64
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from anychat.chat import ChatRequest, Conversation, Delta, Event, Notice, parse_messages
+from anychat.errors import AnychatError, ProviderError
+from anychat.protocols.base import SessionState
+from anychat.wire import Call, Challenge, Decoder, Head, Request, Response, Work
+
+CAPTURES = Path(__file__).parent.parent / "captures"
+NOW = 1_795_000_000.0
+
+Cut = Callable[[bytes], Iterable[bytes]]
+
+
+class Outcome(NamedTuple):
+    """What an answer came to: its events with adjoining pieces of text joined, and the error at its end."""
+
+    events: list[Event]
+    error: AnychatError | None
+
+    @property
+    def text(self) -> str:
+        """The answer's text as a caller ends up with it."""
+        text = ""
+        for event in self.events:
+            if isinstance(event, Delta):
+                text += event.text
+            elif isinstance(event, Notice) and event.kind == "rewritten":
+                text = event.text
+        return text
+
+    @property
+    def failure(self) -> ProviderError:
+        """The error, where there has to be one that the service reported."""
+        assert isinstance(self.error, ProviderError)
+        return self.error
+
+    @property
+    def said(self) -> tuple[Any, ...]:
+        """For comparing two outcomes."""
+        error = self.error
+        told = error and (type(error), str(error), vars(error))
+        return (join(self.events), told)
+
+
+def join(events: list[Event]) -> list[Event]:
+    """The events with adjoining deltas as one."""
+    out: list[Event] = []
+    for event in events:
+        if isinstance(event, Delta) and out and isinstance(out[-1], Delta):
+            out[-1] = Delta(out[-1].text + event.text)
+        else:
+            out.append(event)
+    return out
+
+
+def read(decoder: Decoder, chunks: Iterable[bytes]) -> Outcome:
+    """Feed a decoder. Any exception but ours goes through."""
+    events: list[Event] = []
+    try:
+        for chunk in chunks:
+            for event in decoder.feed(chunk):
+                events.append(event)  # noqa: PERF402  # what came before an error counts
+        for event in decoder.close():
+            events.append(event)  # noqa: PERF402
+    except AnychatError as error:
+        error.partial = error.partial or decoder.partial
+        return Outcome(events, error)
+    return Outcome(events, None)
+
+
+def by_bytes(data: bytes) -> list[bytes]:
+    return [data[i : i + 1] for i in range(len(data))]
+
+
+def cut_at(data: bytes, places: Iterable[int]) -> list[bytes]:
+    """The data cut at these places, taken modulo its length."""
+    at = sorted({place % (len(data) + 1) for place in places})
+    return [data[a:b] for a, b in zip([0, *at], [*at, len(data)], strict=True)]
+
+
+class Recorded(NamedTuple):
+    """One exchange of a recording."""
+
+    request: Request
+    head: Head
+    chunks: list[bytes]
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.chunks)
+
+
+def load(family: str, case: str) -> list[Recorded]:
+    recording = json.loads((CAPTURES / family / f"{case}.json").read_text(encoding="utf-8"))
+    out = []
+    for exchange in recording["exchanges"]:
+        asked, answered = exchange["request"], exchange["response"]
+        url = f"http://chat.test{asked['path']}"
+        headers = {name.lower(): value for name, value in answered["headers"]}
+        out.append(
+            Recorded(
+                Request(asked["method"], url, {}, (asked["body"] or "").encode()),
+                Head(answered["status"], headers, url=url),
+                [base64.b64decode(chunk["b64"]) for chunk in answered["chunks"]],
+            )
+        )
+    return out
+
+
+def cases(family: str) -> list[str]:
+    return sorted(path.stem for path in (CAPTURES / family).glob("*.json"))
+
+
+def new_state(now: float = NOW) -> SessionState:
+    """A state whose clock stands still and whose random digits count up."""
+    count = iter(range(1, 10_000))
+    return SessionState(now=lambda: now, random_hex=lambda n: f"{next(count):0{n}x}"[-n:])
+
+
+def turn(
+    messages: Any = "hello",
+    *,
+    conversation: Conversation | None = None,
+    stream: bool = True,
+    model: str = "",
+    **options: Any,
+) -> ChatRequest:
+    asked = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+    return ChatRequest(
+        messages=parse_messages(asked), model=model, stream=stream, conversation=conversation, options=options
+    )
+
+
+class Driven(NamedTuple):
+    """The requests and challenges of a handshake, and what it returned."""
+
+    requests: list[Request]
+    challenges: list[Challenge]
+    call: Call | None
+
+
+def drive(steps: Any, *responses: Response, answer: str = "") -> Driven:
+    """Run a handshake; its requests get the responses in order, a challenge gets `answer`."""
+    requests: list[Request] = []
+    challenges: list[Challenge] = []
+    left = list(responses)
+    result: Any = None
+    try:
+        while True:
+            step = steps.send(result)
+            if isinstance(step, Request):
+                requests.append(step)
+                result = left.pop(0)
+            elif isinstance(step, Work):
+                result = step.run(lambda: False)
+            else:
+                challenges.append(step)
+                result = answer
+    except StopIteration as stop:
+        assert not left, "responses are left over"
+        return Driven(requests, challenges, stop.value)
+
+
+def ask(protocol: Any, site: Any, asked: ChatRequest, *responses: Response, state: SessionState | None = None) -> Call:
+    """The call that a turn's handshake ends with."""
+    call = drive(protocol.open(site, asked, state or new_state()), *responses).call
+    assert call is not None
+    return call
+
+
+def response(value: Any, status: int = 200, kind: str = "application/json", **headers: str) -> Response:
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return Response(Head(status, {"content-type": kind, **headers}, url="http://chat.test/"), body)
