@@ -7,9 +7,10 @@ user of one site; it may be used from several tasks, event loops and threads.
 Refusals. A call notes which *generation* of the tokens it used. When they are refused before any
 event went out, the first to come back drops that generation, one of the waiting callers shakes
 hands for all, and each asks again. A fresh generation that is refused although nobody was ever
-answered with it is an error; one that had worked has simply expired again. Where other callers
-are asking at the same time, they may have used a fresh generation up: then it is tried a few
-times before it is an error.
+answered with it is an error; one that had worked has simply expired again. After a refusal the
+caller that shook hands asks first, and the others wait until its question is let in: so a crowd
+does not use up a fresh nonce, or knock two hundred times with a dead one. In a crowd a fresh
+generation may still lose a race with questions under way; it is tried a few times then.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import aclosing
-from typing import Any
+from typing import Any, NamedTuple
 
 from anychat.chat import ChatRequest, Event, admit
 from anychat.cookies import CookieJar
@@ -71,6 +72,7 @@ class Session:
         self._generation = 0
         self._proven = -1
         self._callers = 0
+        self._refused = False
 
     async def ask(
         self,
@@ -103,39 +105,45 @@ class Session:
 
     async def make_ready(self) -> None:
         """Shake hands if the tokens are not there or have ended."""
-        await self._make_ready(_Asking(self.timeouts, self._on_challenge))
+        lease = await self._make_ready(_Asking(self.timeouts, self._on_challenge))
+        self._land(lease.trial)
 
     async def _answer(self, turn: ChatRequest, asking: "_Asking") -> AsyncGenerator[Event, None]:
         refusals = dead = 0
-        while True:
-            generation = await self._make_ready(asking)
-            started = False
-            try:
-                async with aclosing(self._attempt(turn, generation, asking)) as events:
-                    async for event in events:
-                        started = True
-                        yield event
-                return
-            except StaleSession:
-                dead = dead + 1 if refusals and self._proven != generation else 0
-                allowed = _MAX_DEAD_GENERATIONS if self._callers > 1 else 0
-                if started or dead > allowed or refusals >= _MAX_REFUSALS:
-                    raise
-                refusals += 1
-                self._drop(generation)
+        lease = await self._make_ready(asking)
+        try:
+            while True:
+                started = False
+                try:
+                    async with aclosing(self._attempt(turn, lease, asking)) as events:
+                        async for event in events:
+                            started = True
+                            yield event
+                    return
+                except StaleSession as error:
+                    dead = dead + 1 if refusals and lease.generation > self._proven else 0
+                    allowed = _MAX_DEAD_GENERATIONS if self._callers > 1 else 0
+                    if started or dead > allowed or refusals >= _MAX_REFUSALS:
+                        self._land(lease.trial, error)
+                        raise
+                    refusals += 1
+                    lease = await self._renew(lease, asking)
+        finally:
+            self._land(lease.trial)
 
-    async def _attempt(self, turn: ChatRequest, generation: int, asking: "_Asking") -> AsyncGenerator[Event, None]:
+    async def _attempt(self, turn: ChatRequest, lease: "_Lease", asking: "_Asking") -> AsyncGenerator[Event, None]:
         call = await self._drive(self.site.protocol.open(self.site, turn, self.state), asking)
         exchange = await self._send(call.request, asking)
         decoder: Decoder | None = None
         try:
             decoder = call.decoder(exchange.head)
+            self._land(lease.trial)
             async for data in exchange:
                 for event in decoder.feed(data):
-                    self._proven = generation
+                    self._prove(lease.generation)
                     yield event
             for event in decoder.close():
-                self._proven = generation
+                self._prove(lease.generation)
                 yield event
         except AnychatError as error:
             if decoder is not None:
@@ -146,37 +154,42 @@ class Session:
 
     # Tokens
 
-    async def _make_ready(self, asking: "_Asking") -> int:
-        """The generation of tokens to use, after a handshake if there is none."""
-        while not self.site.protocol.ready(self.site, self.state):
+    async def _make_ready(self, asking: "_Asking") -> "_Lease":
+        """The tokens to use, after a handshake if there are none."""
+        while True:
             with self._lock:
                 flight = self._flight
-                leading = flight is None
                 if flight is None:
-                    flight = self._flight = Future()
-            if leading:
-                await self._lead(flight, asking)
-            else:
-                await self._follow(flight, asking)
-        return self._generation
+                    if self.site.protocol.ready(self.site, self.state):
+                        return _Lease(self._generation)
+                    leading = self._flight = Future()
+            if flight is None:
+                return await self._lead(leading, asking)
+            await self._follow(flight, asking)
 
-    async def _lead(self, flight: "Future[bool]", asking: "_Asking") -> None:
+    async def _lead(self, flight: "Future[bool]", asking: "_Asking") -> "_Lease":
         try:
             await self._drive(self.site.protocol.prepare(self.site, self.state), asking)
             if not self.site.protocol.ready(self.site, self.state):
                 raise RemoteProtocolError("the handshake ended without the tokens it is for")
-            self._generation += 1
         except AnychatError as error:
             self._land(flight, error)
             raise
         except BaseException:
             # Cancelled, or a bug of ours: the next of the waiting callers tries for itself.
-            self._land(flight, None)
+            self._land(flight)
             raise
-        self._land(flight, None)
+        self._generation += 1
+        if self._refused:
+            return _Lease(self._generation, flight)
+        self._land(flight)
+        return _Lease(self._generation)
 
-    def _land(self, flight: "Future[bool]", error: AnychatError | None) -> None:
+    def _land(self, flight: "Future[bool] | None", error: AnychatError | None = None) -> None:
+        """Let those who wait for the flight go on, or fail with it; landed once is landed."""
         with self._lock:
+            if flight is None or self._flight is not flight:
+                return
             self._flight = None
         if error is None:
             flight.set_result(True)
@@ -193,10 +206,22 @@ class Session:
         except TimeoutError as error:
             raise TimedOut("timed out while another caller shook hands", phase="total") from error
 
-    def _drop(self, generation: int) -> None:
+    async def _renew(self, lease: "_Lease", asking: "_Asking") -> "_Lease":
+        """The tokens to use after these were refused."""
         with self._lock:
-            if self._generation == generation and self._flight is None:
+            trying = lease.trial is not None and self._flight is lease.trial
+            if self._generation == lease.generation and (trying or self._flight is None):
                 self.state.tokens.clear()
+                self._refused = True
+        if trying and lease.trial is not None:
+            # Whoever tries a fresh generation for all goes on until one is let in.
+            return await self._lead(lease.trial, asking)
+        return await self._make_ready(asking)
+
+    def _prove(self, generation: int) -> None:
+        if generation > self._proven:
+            self._proven = generation
+            self._refused = False
 
     # Steps
 
@@ -252,6 +277,13 @@ class Session:
         if inspect.isawaitable(answer):
             answer = await answer
         return answer
+
+
+class _Lease(NamedTuple):
+    """Which generation a call uses, and the flight that it holds while it tries a fresh one for all."""
+
+    generation: int
+    trial: "Future[bool] | None" = None
 
 
 class _Asking:
