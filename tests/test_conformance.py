@@ -242,9 +242,9 @@ def test_truncation_points_are_all_lengths_or_both_ends_and_a_sample():
     assert conformance.truncation_points(1000, Random(0)) == list(range(1000))
     points = conformance.truncation_points(100_000, Random(0))
     assert points == sorted(set(points))
-    assert len(points) == 600 + 200 + 600
-    assert points[:600] == list(range(600))
-    assert points[-600:] == list(range(99_400, 100_000))
+    assert len(points) == 1000 + 400 + 1000
+    assert points[:1000] == list(range(1000))
+    assert points[-1000:] == list(range(99_000, 100_000))
 
 
 def test_mutations_are_damages_and_the_same_for_a_seed():

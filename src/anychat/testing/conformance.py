@@ -273,7 +273,7 @@ def check_line_ends(answer: Answer, *, seed: int = 0) -> None:
 
 
 def truncation_points(
-    length: int, rng: random.Random, *, every: int = 2000, ends: int = 600, sample: int = 200
+    length: int, rng: random.Random, *, every: int = 8000, ends: int = 1000, sample: int = 400
 ) -> list[int]:
     """Where to cut off a body: at every length up to `every`.
 
@@ -286,7 +286,7 @@ def truncation_points(
     return [*range(ends), *sorted(middle), *range(length - ends, length)]
 
 
-def check_truncation(answer: Answer, *, seed: int = 0, every: int = 2000, ends: int = 600, sample: int = 200) -> None:
+def check_truncation(answer: Answer, *, seed: int = 0, every: int = 8000, ends: int = 1000, sample: int = 400) -> None:
     """Cut off at each of the `truncation_points`: an error, or the outcome of the whole; never another success.
 
     The outcome of the whole is right for a part only if that holds the mark that ends the answer.
