@@ -56,7 +56,7 @@ SECOND_BASES = {
     "TruncatedAnswer": RuntimeError,
 }
 
-CLASSES = [getattr(errors, name) for name in errors.__all__ if name != "error_for_status"]
+CLASSES = [value for name in errors.__all__ if isinstance(value := getattr(errors, name), type)]
 PROVIDER_ERRORS = [kind for kind in CLASSES if issubclass(kind, ProviderError)]
 
 

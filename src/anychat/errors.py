@@ -51,6 +51,7 @@ __all__ = [
     "RemoteProtocolError",
     "StaleSession",
     "TimedOut",
+    "TimeoutPhase",
     "TransportError",
     "TruncatedAnswer",
     "UnsupportedFeature",

@@ -7,6 +7,7 @@ the request is a question of its own.
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,10 +15,18 @@ import msgspec
 from anychat.errors import AnychatError, ConfigError
 from anychat.protocols import PROTOCOLS, create
 from anychat.protocols.base import ChatProtocol
-from anychat.testing.recordings import Exchange, Recording
+from anychat.testing.recordings import Exchange, Recording, load
 from anychat.wire import Decoder, Head, Request
 
-__all__ = ["CHUNKINGS", "cut_at_random", "decode_recording", "default_protocols", "find_reader", "rechunk"]
+__all__ = [
+    "CHUNKINGS",
+    "cut_at_random",
+    "decode_file",
+    "decode_recording",
+    "default_protocols",
+    "find_reader",
+    "rechunk",
+]
 
 CHUNKINGS = ("recorded", "whole", "bytes", "random:SEED")
 """The ways to cut a body: as it arrived, in one piece, byte by byte, or at random places of a seed."""
@@ -65,6 +74,14 @@ def rechunk(pieces: Iterable[bytes], chunking: str) -> Iterator[bytes]:
     else:
         rng = _random_cuts(chunking)
         yield from cut_at_random(b"".join(pieces), rng)
+
+
+def decode_file(path: str | Path, chunking: str | None = None) -> Iterator[dict[str, Any]]:
+    """The events of the recording in a file, as `decode_recording` gives them; cut as recorded by default.
+
+    Raises `ConfigError` for a file that is not a recording, naming the file and what is wrong with it.
+    """
+    yield from decode_recording(load(path), chunking=chunking or "recorded")
 
 
 def decode_recording(
