@@ -1,0 +1,357 @@
+"""The demo over real sockets: HTTP/1.1 by h11, with the connection in its own hands.
+
+One write a piece, no coalescing, and at once: what a service sends is what the network sees. A
+client that goes away is noticed while an answer runs, and the answer stops.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from email.utils import formatdate
+from types import TracebackType
+from typing import Any, Self
+
+import h11
+
+from anychat.demo.app import App, Delivery
+from anychat.demo.base import Break, Settings
+from anychat.demo.faults import Faults
+from anychat.demo.log import Log, Seen
+from anychat.errors import ConfigError
+from anychat.wire import Request
+
+__all__ = ["Demo", "ThreadedDemo", "serve_in_thread"]
+
+_log = logging.getLogger("anychat.demo")
+_MAX_BODY = 32 << 20
+
+
+class Demo:
+    """The demo upstream as a server: `async with Demo() as demo: demo.url`.
+
+    `port` 0 takes a free one. `faults` and the attribute of that name set faults for all requests of a
+    service: `{"/Chatgpt4o": "cut=5"}`. The other options are those of `Settings`.
+    Raises `ConfigError` when the port is in use.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        faults: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        **settings: Any,
+    ) -> None:
+        try:
+            self.app = App(Settings(**settings), faults)
+        except TypeError as error:
+            raise ConfigError(f"the demo has no such option: {error}") from error
+        self.host = host
+        self.port = port
+        self._ssl = ssl_context
+        self._server: asyncio.Server | None = None
+        self._connections: set[_Connection] = set()
+
+    @property
+    def log(self) -> Log:
+        """The counters."""
+        return self.app.log
+
+    @property
+    def faults(self) -> Faults:
+        return self.app.faults
+
+    @property
+    def url(self) -> str:
+        """The origin, without a slash at the end."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self._ssl else 'http'}://{host}:{self.port}"
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                lambda: _Connection(self, self._connections), self.host, self.port, ssl=self._ssl, backlog=1024
+            )
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigError(f"port {self.port} of {self.host} is in use; choose another with --port") from error
+            raise ConfigError(f"cannot listen on {self.host}:{self.port}: {error.strerror or error}") from error
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Close all connections, whatever they were doing."""
+        if self._server is None:
+            return
+        self._server.close()
+        tasks = [task for connection in list(self._connections) if (task := connection.abort())]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._server.wait_closed()
+        self._server = None
+        # The loop tells the protocols only in its next round that their connections are lost.
+        await self.log.wait_open_connections(0)
+
+    async def serve_forever(self) -> None:
+        """Serve until cancelled."""
+        async with self:
+            await asyncio.get_running_loop().create_future()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection; its requests are answered one after the other."""
+
+    def __init__(self, demo: Demo, connections: "set[_Connection]") -> None:
+        self._demo = demo
+        self._connections = connections
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=256 << 10)
+        self._request: h11.Request | None = None
+        self._body: list[bytes] = []
+        self._size = 0
+        self._task: asyncio.Task[None] | None = None
+        self._seen: Seen | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._transport: asyncio.Transport
+
+    # What the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._connections.add(self)
+        log = self._demo.log
+        log.connections += 1
+        log.open_connections += 1
+        log.changed()
+
+    def data_received(self, data: bytes) -> None:
+        self._h11.receive_data(data)
+        if self._task is None:
+            self._read()
+
+    def eof_received(self) -> bool:
+        # A client that closes its half while an answer runs is taken to have gone, as proxies do.
+        self._hung_up()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._hung_up()
+        self._writable.set()
+        self._connections.discard(self)
+        self._demo.log.open_connections -= 1
+        self._demo.log.changed()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # Reading
+
+    def _read(self) -> None:
+        """Take what has come of the next request; answer it when it is whole."""
+        try:
+            while True:
+                event = self._h11.next_event()
+                if event is h11.NEED_DATA:
+                    if self._h11.they_are_waiting_for_100_continue:
+                        self._write(h11.InformationalResponse(status_code=100, headers=[]))
+                    return
+                if event is h11.PAUSED:
+                    return
+                if isinstance(event, h11.ConnectionClosed):
+                    self._transport.close()
+                    return
+                if isinstance(event, h11.Request):
+                    self._request, self._body, self._size = event, [], 0
+                elif isinstance(event, h11.Data):
+                    self._size += len(event.data)
+                    if self._size > _MAX_BODY:
+                        raise h11.RemoteProtocolError("the body is too long", error_status_hint=413)
+                    self._body.append(bytes(event.data))
+                elif isinstance(event, h11.EndOfMessage):
+                    self._task = asyncio.get_running_loop().create_task(self._serve())
+                    return
+        except h11.RemoteProtocolError as error:
+            self._refuse(error)
+
+    def _refuse(self, error: h11.RemoteProtocolError) -> None:
+        """Answer what is no HTTP, and close."""
+        if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            headers = [("Content-Type", "text/plain"), ("Connection", "close")]
+            self._write(h11.Response(status_code=error.error_status_hint, headers=headers))
+            self._write(h11.Data(data=f"{error}\n".encode()))
+            self._write(h11.EndOfMessage())
+        self._transport.close()
+
+    # Answering
+
+    async def _serve(self) -> None:
+        try:
+            request = self._wire_request()
+            self._seen = None
+            delivery = await self._demo.app.respond(request)
+            self._seen = delivery.seen
+            async with aclosing(delivery.body):
+                await self._send(delivery, bodiless=request.method == "HEAD")
+        except Exception:
+            # A fault of the demo itself must be seen by whoever tests against it.
+            _log.exception("the demo failed")
+            self._transport.abort()
+            raise
+        finally:
+            self._task = None
+        if self._transport.is_closing():
+            return
+        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
+            self._h11.start_next_cycle()
+            self._read()
+        else:
+            self._transport.close()
+
+    def _wire_request(self) -> Request:
+        request = self._request
+        assert request is not None
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in request.headers:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}" if name in headers else value
+        target = request.target.decode("latin-1")
+        host = headers.get("host", f"{self._demo.host}:{self._demo.port}")
+        scheme = self._demo.url.partition(":")[0]
+        url = target if target.startswith(("http://", "https://")) else f"{scheme}://{host}{target}"
+        return Request(request.method.decode("ascii"), url, headers, b"".join(self._body))
+
+    async def _send(self, delivery: Delivery, *, bodiless: bool) -> None:
+        if delivery.status:
+            headers = [("Server", "anychat-demo"), ("Date", formatdate(usegmt=True)), *delivery.headers]
+            self._write(h11.Response(status_code=delivery.status, headers=headers))
+        async for data in delivery.body:
+            if isinstance(data, Break):
+                await self._break(data, delivery)
+                return
+            if data and not bodiless:
+                self._write(h11.Data(data=data))
+                if not self._writable.is_set():
+                    await self._writable.wait()
+        self._write(h11.EndOfMessage())
+
+    async def _break(self, end: Break, delivery: Delivery) -> None:
+        delivery.seen.ended = "cut"
+        if end is Break.STALL:
+            # Until the client goes away or the demo stops; both cancel this task.
+            await asyncio.get_running_loop().create_future()
+        elif end is Break.CUT:
+            self._transport.close()
+        else:
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._transport.abort()
+
+    def _write(self, event: h11.Event) -> None:
+        data = self._h11.send(event)
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    # The end
+
+    def _hung_up(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+            if self._seen is not None:
+                self._seen.ended = "hangup"
+            self._demo.log.hangups += 1
+            self._demo.log.changed()
+
+    def abort(self) -> "asyncio.Task[None] | None":
+        """Drop the connection; gives the task that has to end."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+        self._transport.abort()
+        return task
+
+
+class ThreadedDemo:
+    """A demo on a thread of its own, for code that is not async."""
+
+    def __init__(self, demo: Demo) -> None:
+        self.demo = demo
+        self._started: threading.Event = threading.Event()
+        self._error: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name="anychat-demo", daemon=True)
+
+    @property
+    def url(self) -> str:
+        return self.demo.url
+
+    @property
+    def log(self) -> Log:
+        return self.demo.log
+
+    @property
+    def faults(self) -> Faults:
+        return self.demo.faults
+
+    def start(self) -> None:
+        """Return once it listens. Raises what `Demo.start` raises."""
+        self._thread.start()
+        self._started.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+
+    def stop(self) -> None:
+        """Return once all connections are closed and the thread has ended."""
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        try:
+            await self.demo.start()
+        except ConfigError as error:
+            self._error = error
+            return
+        finally:
+            self._started.set()
+        try:
+            await self._stop.wait()
+        finally:
+            await self.demo.stop()
+
+
+@contextmanager
+def serve_in_thread(**options: Any) -> Iterator[ThreadedDemo]:
+    """`with serve_in_thread(delay=0) as demo: demo.url`; the options are those of `Demo`."""
+    demo = ThreadedDemo(Demo(**options))
+    demo.start()
+    try:
+        yield demo
+    finally:
+        demo.stop()
