@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "registry": _CORE | {"providers", "sites"},
     "completions": {"errors", "chat"},
     "client": _LIBRARY,
-    "testing": _PURE | {"protocols", "cookies", "transport", "testing"},
+    "testing": _PURE | {"protocols", "cookies", "transport", "registry", "testing"},
     "demo": _PURE | {"testing", "demo"},
     "cli": _LIBRARY | {"testing", "demo", "cli"},
     # Loads its names at their first use; the type checker alone sees these imports.
