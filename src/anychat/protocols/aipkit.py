@@ -416,6 +416,8 @@ class _KitAnswer(PluginAnswer):
 class _LeavingMessage(PluginAnswer):
     """The recorded answer to the first of the two requests: nothing comes of it but its error."""
 
+    preparatory = True
+
     def event(self, event: ServerSentEvent) -> Iterator[Event]:
         raise RemoteProtocolError("a stream instead of a key for the message", status=self.head.status)
 

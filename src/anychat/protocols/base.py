@@ -144,6 +144,9 @@ class Answer:
     the body, by `self.check_ended()`, whether it had ended.
     """
 
+    preparatory: ClassVar[bool] = False
+    """True for what reads the recorded answer to a step before the question: its success has no events."""
+
     def __init__(self, head: Head, limits: Limits = Limits()) -> None:
         self.head = head
         self.limits = limits
