@@ -6,7 +6,8 @@
   answer has come, in the same way as the whole.
 - Damaged bytes give events or a `ProviderError`, never another exception, and the same wherever
   they were cut.
-- Always: every text encodes to UTF-8; an answer ends with exactly one `Done` or with an error, never silently.
+- Always: every text encodes to UTF-8; an answer ends with exactly one `Done` or with an error, never
+  silently. Only a `preparatory` decoder, of a step before the question, has no events when all is well.
 
 Use it for a protocol of your own:
 
@@ -182,7 +183,7 @@ def run(answer: Answer, pieces: Iterable[bytes], how: str = "") -> Outcome:
         raise Violation(f"{where}: {type(error).__name__} is no ProviderError: {error}") from error
     except Exception as error:  # whatever a decoder may raise by mistake is what is looked for here
         raise Violation(f"{where}: {type(error).__name__} came out: {error}") from error
-    if not ended:
+    if not ended and (events or not getattr(decoder, "preparatory", False)):
         raise Violation(f"{where}: the answer ended silently, without Done or an error")
     return Outcome(_join(events))
 
