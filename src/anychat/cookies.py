@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -296,7 +297,7 @@ _PARSERS: dict[str, Callable[[str], Iterable["Cookie"]]] = {
 
 def _browser_cookies(domain: str) -> Iterable["Cookie"]:
     try:
-        import browser_cookie3
+        browser_cookie3: Any = import_module("browser_cookie3")  # without type hints
     except ImportError as error:
         raise MissingDependency("cookies of browsers need the extra: pip install 'anychat[browsers]'") from error
     try:

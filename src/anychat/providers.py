@@ -23,7 +23,7 @@ from anychat.cookies import CookieJar, get_cookies
 from anychat.errors import ConfigError, MissingCookies, ModelNotFound
 from anychat.protocols.base import ChatProtocol, Site
 from anychat.session import ChallengeHandler, Session
-from anychat.transport import Timeouts, Transport, TransportOptions, create, shared
+from anychat.transport import Timeouts, Transport, TransportOptions, shared
 
 __all__ = [
     "AbstractProvider",
@@ -115,7 +115,7 @@ def open_session(
         options = TransportOptions(
             proxy=access.proxy, verify=access.verify, impersonate=access.impersonate or site.impersonate
         )
-        transport = shared(options) if access.transport is None else create(options, access.transport)
+        transport = shared(options, access.transport)
     return Session(site, transport, cookies=jar, timeouts=access.timeouts(site), on_challenge=on_challenge)
 
 
@@ -241,30 +241,43 @@ class AbstractProvider:
 
     @classmethod
     async def create_async_generator(
-        cls, model: str, messages: Messages, proxy: str | None = None, **kwargs: Any
+        cls,
+        model: str,
+        messages: Messages,
+        proxy: str | None = None,
+        timeout: float | None = None,
+        cookies: dict[str, str] | None = None,
+        **kwargs: Any,
     ) -> AsyncGenerator[str, None]:
         """The answer's pieces, as they arrive. Closing the generator closes the connection."""
-        async with aclosing(cls.ask(model, messages, proxy=proxy, **kwargs)) as events:
+        kwargs |= {"proxy": proxy, "timeout": timeout, "cookies": cookies}
+        async with aclosing(cls.ask(model, messages, **kwargs)) as events:
             async for event in events:
                 if isinstance(event, Delta):
                     yield event.text
 
     @classmethod
-    async def create_async(cls, model: str, messages: Messages, proxy: str | None = None, **kwargs: Any) -> str:
+    async def create_async(
+        cls,
+        model: str,
+        messages: Messages,
+        proxy: str | None = None,
+        timeout: float | None = None,
+        cookies: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> str:
         """The whole answer."""
         kwargs.setdefault("stream", False)
-        async with aclosing(cls.create_async_generator(model, messages, proxy, **kwargs)) as pieces:
+        async with aclosing(cls.create_async_generator(model, messages, proxy, timeout, cookies, **kwargs)) as pieces:
             return "".join([piece async for piece in pieces])
 
     @classmethod
-    def create_completion(
-        cls, model: str, messages: Messages, stream: bool = True, proxy: str | None = None, **kwargs: Any
-    ) -> CreateResult:
+    def create_completion(cls, model: str, messages: Messages, stream: bool = True, **kwargs: Any) -> CreateResult:
         """The answer's pieces, synchronously; with `stream=False` in one piece. Works inside a running loop."""
         if not stream:
-            yield blocking.run(cls.create_async(model, messages, proxy, **kwargs))
+            yield blocking.run(cls.create_async(model, messages, **kwargs))
             return
-        yield from blocking.iterate(lambda: cls.create_async_generator(model, messages, proxy, **kwargs))
+        yield from blocking.iterate(lambda: cls.create_async_generator(model, messages, **kwargs))
 
 
 def origin_of(url: str) -> str:

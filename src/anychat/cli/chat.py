@@ -283,7 +283,8 @@ def _reader(terminal: _Terminal) -> Callable[[], Awaitable[str]]:
     )
 
     async def edited() -> str:
-        return await session.prompt_async("> ")
+        line: str = await session.prompt_async("> ")
+        return line
 
     return edited
 

@@ -70,5 +70,5 @@ def reported() -> Iterator[None]:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader (`| head`) has what it wanted. Nothing may be flushed into the closed pipe at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         sys.exit(0)

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live
 
 __all__ = ["MarkdownStream", "printable", "split_blocks"]
@@ -95,7 +95,7 @@ class _Tail:
     def __init__(self, text: str) -> None:
         self._text = text
 
-    def __rich_console__(self, console: "Console", options: object) -> object:
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.markdown import Markdown
         from rich.segment import Segment, Segments
 

@@ -47,13 +47,13 @@ def create(options: TransportOptions = TransportOptions(), kind: str | None = No
     return make(options)
 
 
-def shared(options: TransportOptions = TransportOptions()) -> Transport:
+def shared(options: TransportOptions = TransportOptions(), kind: str | None = None) -> Transport:
     """The process's transport for these options, made at first use and never closed. Errors as in `create`."""
-    key = (_kind(None), msgspec.msgpack.encode(options, order="deterministic"))
+    key = (_kind(kind), msgspec.msgpack.encode(options, order="deterministic"))
     with _lock:
         transport = _shared.get(key)
         if transport is None:
-            transport = _shared[key] = create(options)
+            transport = _shared[key] = create(options, kind)
     return transport
 
 
