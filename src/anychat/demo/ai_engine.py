@@ -17,7 +17,15 @@ from anychat.demo.base import (
     upstream_text,
 )
 from anychat.demo.faults import wish_in
-from anychat.demo.wordpress import CRITICAL, EXPIRES, NonceBook, php_json, wordpress_not_found, wordpress_page
+from anychat.demo.wordpress import (
+    CRITICAL,
+    EXPIRES,
+    NonceBook,
+    attribute,
+    php_json,
+    wordpress_not_found,
+    wordpress_page,
+)
 from anychat.wire import Request
 
 __all__ = ["AiEngine"]
@@ -54,7 +62,7 @@ class AiEngine:
         return "page" if path in ("", "/") else "other"
 
     def wish(self, visit: Visit) -> str:
-        body = _body(visit)
+        body = _body(visit) if visit.mentions_faults else None
         return wish_in(last_question(str(body.get("newMessage", "")))) if isinstance(body, dict) else ""
 
     def respond(self, visit: Visit) -> Reply:
@@ -73,8 +81,8 @@ class AiEngine:
         plugin = f"{visit.base}/wp-content/plugins/ai-engine"
         system = _SYSTEM | {"contextId": POST_ID, "pluginUrl": plugin, "restUrl": f"{visit.base}/wp-json"}
         widget = (
-            f"<div class='mwai-chatbot-container' data-params='{_attribute(_PARAMS)}' "
-            f"data-system='{_attribute(system)}' data-theme='{_attribute(_THEME)}'></div>"
+            f"<div class='mwai-chatbot-container' data-params='{attribute(_PARAMS)}' "
+            f"data-system='{attribute(system)}' data-theme='{attribute(_THEME)}'></div>"
         )
         foot = f'<script src="{plugin}/app/chatbot.js?ver=1795218317" id="mwai_chatbot-js"></script>\n'
         cached = "cached-page" in visit.wanted and not visit.url.query
@@ -243,12 +251,6 @@ def _index(visit: Visit) -> dict[str, Any]:
     home = visit.base
     names = ["oembed/1.0", "mwai-ui/v1", "mwai/v1", "wp/v2"]
     return {"name": "anychat demo", "description": "", "url": home, "home": home, "namespaces": names, "routes": {}}
-
-
-def _attribute(value: object) -> str:
-    """JSON as `esc_attr` leaves it in a single-quoted attribute."""
-    text = php_json(value).decode().replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return text.replace('"', "&quot;").replace("'", "&#039;")
 
 
 _PARAMS: dict[str, Any] = {

@@ -45,7 +45,7 @@ class AiPower(Plugin):
         return "page" if path in ("", "/") else "other"
 
     def wish(self, visit: Visit) -> str:
-        return wish_in(last_question(form_of(visit).get("message", "")))
+        return wish_in(last_question(form_of(visit).get("message", ""))) if visit.mentions_faults else ""
 
     def respond(self, visit: Visit) -> Reply:
         if visit.step == "page":

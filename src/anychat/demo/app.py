@@ -13,11 +13,14 @@ from msgspec import Struct
 
 from anychat.demo.ai_engine import AiEngine
 from anychat.demo.ai_power import AiPower
+from anychat.demo.aipkit import Aipkit
 from anychat.demo.base import Break, Headers, Reply, Service, Settings, Visit, World, page_reply, text_reply
+from anychat.demo.chatgpt_web import ChatgptWeb
 from anychat.demo.delivery import prepare, stream_out
 from anychat.demo.faults import HEADER, Faults, UnknownFault, Wanted
 from anychat.demo.json_text import JsonText
 from anychat.demo.log import Log, Seen
+from anychat.demo.openai import OpenAi
 from anychat.wire import Request
 
 __all__ = ["MOUNTS", "App", "Delivery"]
@@ -27,6 +30,9 @@ MOUNTS: Mapping[str, str] = {
     "/Chatgpt4Online": "AI Engine 3.6 (mwai): JSON and server-sent events",
     "/ChatGptt": "AI Power 1.9 (wpaicg): a bot that streams",
     "/Aichat": "one JSON request, one JSON answer; the API stands at /api/text",
+    "/ChatGpt": "chatgpt.com: proof of work, then a conversation as deltas or snapshots",
+    "/aipkit": "AI Power 2.4 (aipkit): a question is handed in, then its answer is fetched",
+    "/v1": "OpenAI's chat completions",
 }
 """The services and what they speak, in the order to show them."""
 
@@ -57,6 +63,9 @@ class App:
             AiEngine(world, "/Chatgpt4Online"),
             AiPower(world, "/ChatGptt", stream=True),
             JsonText(world, "/Aichat"),
+            ChatgptWeb(world, "/ChatGpt"),
+            Aipkit(world, "/aipkit"),
+            OpenAi(world, "/v1"),
         ]
         self._services = {service.mount.strip("/"): service for service in services}
         self.faults = Faults(faults, MOUNTS)
@@ -124,10 +133,7 @@ class App:
 
 
 def _wishes(service: Service, visit: Visit) -> str:
-    wishes = visit.header(HEADER)
-    if b"fault" in visit.request.body or "fault" in visit.url.query:
-        wishes = f"{wishes},{service.wish(visit)}"
-    return wishes
+    return ",".join(filter(None, (visit.header(HEADER), service.wish(visit))))
 
 
 _NO_HEAD = {"reset": Break.RESET, "silence": Break.STALL}

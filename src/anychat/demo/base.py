@@ -132,6 +132,11 @@ class Visit(Struct):
         return self.request.headers.get(name, "")
 
     @property
+    def mentions_faults(self) -> bool:
+        """Whether the body or the query can ask for faults at all: worth reading it for them."""
+        return b"fault" in self.request.body or "fault" in self.url.query
+
+    @property
     def content_type(self) -> str:
         return self.header("content-type").partition(";")[0].strip().lower()
 

@@ -34,6 +34,8 @@ class Fault(Struct, frozen=True):
     unit: str = ""
     services: tuple[str, ...] = ()
     """The protocols that have it; empty for all."""
+    early: bool = False
+    """At a service where a question is handed in first and its answer fetched after, it is for the first."""
 
     @property
     def usage(self) -> str:
@@ -54,6 +56,7 @@ _TABLE = (
         None,
         "",
         _WORDPRESS,
+        early=True,
     ),
     Fault(
         "stale-nonce-every",
@@ -62,11 +65,17 @@ _TABLE = (
         50,
         "N",
         _WORDPRESS,
+        early=True,
     ),
     Fault(
-        "nonce-expires", "the nonce works for this question and has expired at the next", _TURN, None, "", _WORDPRESS
+        "nonce-expires",
+        "the nonce works for this question and has expired at the next",
+        ("chat",),
+        None,
+        "",
+        _WORDPRESS,
     ),
-    Fault("nonce-refused", "every nonce is refused, fresh ones too", _TURN, None, "", _WORDPRESS),
+    Fault("nonce-refused", "every nonce is refused, fresh ones too", _TURN, None, "", _WORDPRESS, early=True),
     Fault(
         "cached-page",
         "the page comes from a cache, with an old nonce, until it is fetched with a query",
@@ -146,7 +155,10 @@ class Asked(Struct, frozen=True):
     first: int = 0
     every: int = 0
 
-    def meets(self, step: str) -> bool:
+    def meets(self, kind: str, step: str) -> bool:
+        """Whether it is for this step at a service of this kind."""
+        if self.fault.early and kind == "aipkit" and step == "chat" and self.steps is self.fault.steps:
+            return False
         return step in self.steps or "any" in self.steps
 
 
@@ -226,7 +238,7 @@ class Faults(MutableMapping[str, str]):
                 if asked.fault.services and kind not in asked.fault.services:
                     if strict:
                         raise UnknownFault(f"the fault {asked.fault.name!r} means nothing at {mount}")
-                elif asked.meets(step) and self._counts_in(mount, asked):
+                elif asked.meets(kind, step) and self._counts_in(mount, asked):
                     found[asked.fault.name] = asked.value
         return found
 

@@ -29,7 +29,7 @@ class JsonText:
         return "page" if path in ("", "/") else "other"
 
     def wish(self, visit: Visit) -> str:
-        body = _body(visit)
+        body = _body(visit) if visit.mentions_faults else None
         return wish_in(last_question(str(body.get("message", "")))) if isinstance(body, dict) else ""
 
     def respond(self, visit: Visit) -> Reply:

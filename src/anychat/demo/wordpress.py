@@ -20,6 +20,7 @@ __all__ = [
     "EXPIRES",
     "NonceBook",
     "Plugin",
+    "attribute",
     "form_of",
     "php_json",
     "wordpress_not_found",
@@ -115,6 +116,12 @@ class NonceBook:
 def php_json(value: object) -> bytes:
     """As `wp_json_encode` writes it: ASCII, slashes escaped."""
     return json_text(value, slashes=True)
+
+
+def attribute(value: object) -> str:
+    """JSON as `esc_attr` leaves it in a single-quoted attribute."""
+    text = php_json(value).decode().replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace('"', "&quot;").replace("'", "&#039;")
 
 
 def form_of(visit: Visit) -> dict[str, str]:
