@@ -1,12 +1,17 @@
 """Checks and spellings of addresses that all transports share."""
 
+import re
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from anychat.errors import ConfigError
 
-__all__ = ["PROXY_SCHEMES", "origin", "proxy_parts", "text_of"]
+__all__ = ["PROXY_SCHEMES", "check_headers", "check_pins", "origin", "proxy_parts", "text_of"]
 
 PROXY_SCHEMES = frozenset({"http", "https", "socks4", "socks4a", "socks5", "socks5h"})
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 
 
@@ -39,6 +44,23 @@ def proxy_parts(url: str) -> tuple[SplitResult, str]:
     if parts.scheme not in PROXY_SCHEMES or not host:
         raise ConfigError(f"a proxy is {', '.join(sorted(PROXY_SCHEMES))} ://host:port, not {parts.scheme}:")
     return parts, _spelled(parts.scheme, host, port)
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raises `ConfigError` for a header that cannot be written (RFC 9110, 5.1 and 5.5)."""
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name):
+            raise ConfigError(f"{name!r} is no name of a header")
+        if _CONTROL.search(value):
+            raise ConfigError(f"the header {name} holds a control character")
+
+
+def check_pins(pins: Mapping[str, tuple[str, ...]]) -> dict[str, list[IPv4Address | IPv6Address]]:
+    """The pinned addresses of host names. Raises `ConfigError` for what is no IP address."""
+    try:
+        return {host: [ip_address(address) for address in addresses] for host, addresses in pins.items()}
+    except ValueError as error:
+        raise ConfigError(f"resolve: {error}") from error
 
 
 def _spelled(scheme: str, host: str, port: int | None) -> str:

@@ -7,10 +7,8 @@ import threading
 from collections import OrderedDict
 from datetime import timedelta
 from functools import cache
-from ipaddress import ip_address
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from anychat import __version__
@@ -21,8 +19,9 @@ from anychat.errors import (
     ConnectionLost,
     RemoteProtocolError,
 )
-from anychat.transport.addresses import origin, proxy_parts, text_of
+from anychat.transport.addresses import check_pins, origin, proxy_parts, text_of
 from anychat.transport.base import Timeouts, TransportOptions
+from anychat.transport.body import BodyExchange
 from anychat.transport.timeouts import Watch
 from anychat.wire import Head, Request
 
@@ -55,7 +54,7 @@ class HttpTransport:
         self._lock = threading.Lock()
         self._closed = False
 
-    async def send(self, request: Request, timeouts: Timeouts) -> "HttpExchange":
+    async def send(self, request: Request, timeouts: Timeouts) -> BodyExchange:
         """The exchange once its head is there. Redirects are not followed, cookies not kept."""
         what = origin(request.url)
         client = self._client(timeouts.connect)
@@ -74,8 +73,7 @@ class HttpTransport:
         except Exception as error:  # wreq's exceptions have no common base; `_translated` knows them, or raises
             watch.disarm()
             raise _translated(error, what, self._proxy_name, watch) from error
-        watch.has_head()
-        return HttpExchange(request.url, response, what, watch)
+        return _exchange(request.url, response, what, watch)
 
     def _client(self, connect: float | None) -> "wreq.Client":
         with self._lock:
@@ -98,62 +96,22 @@ class HttpTransport:
         for client in clients:
             client.close()
 
-    async def __aenter__(self) -> Self:
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
+def _exchange(url: str, response: "wreq.Response", what: str, watch: Watch) -> BodyExchange:
+    streamer = response.stream()
 
+    async def pull() -> bytes:
+        while True:
+            piece = await streamer.__anext__()
+            # Trailers (a HeaderMap) mean nothing here.
+            if type(piece) is memoryview and piece.nbytes:
+                return piece.tobytes()
 
-class HttpExchange:
-    """A response in progress on wreq."""
+    def release() -> None:
+        # Closes the connection unless the body was read to its end.
+        streamer.__exit__(None, None, None)
 
-    __slots__ = ("_streamer", "_watch", "_what", "head")
-
-    def __init__(self, url: str, response: "wreq.Response", what: str, watch: Watch) -> None:
-        self.head = _head(url, response)
-        self._streamer: wreq.Streamer | None = response.stream()
-        self._what = what
-        self._watch = watch
-
-    def __aiter__(self) -> "HttpExchange":
-        return self
-
-    async def __anext__(self) -> bytes:
-        streamer, watch = self._streamer, self._watch
-        if streamer is None:
-            raise StopAsyncIteration
-        try:
-            while True:
-                watch.begin()
-                piece = await streamer.__anext__()
-                watch.end()
-                # Trailers (a HeaderMap) mean nothing here.
-                if type(piece) is memoryview and piece.nbytes:
-                    return piece.tobytes()
-        except BaseException as error:
-            self._close()
-            if isinstance(error, asyncio.CancelledError):
-                expired = watch.expired()
-                if expired is None:
-                    raise
-                raise expired from error
-            if isinstance(error, StopAsyncIteration | AnychatError) or not isinstance(error, Exception):
-                raise
-            raise _translated(error, self._what, "", watch) from error
-
-    def _close(self) -> None:
-        """End the exchange; wreq closes the connection unless the body was read to its end."""
-        streamer, self._streamer = self._streamer, None
-        self._watch.disarm()
-        if streamer is not None:
-            streamer.__exit__(None, None, None)
-
-    async def aclose(self) -> None:
-        """Close the connection when the body was not read out. May be called twice."""
-        self._close()
+    return BodyExchange(_head(url, response), pull, release, lambda error: _translated(error, what, "", watch), watch)
 
 
 async def _begin(client: "wreq.Client", request: Request) -> "wreq.Response":
@@ -221,11 +179,8 @@ def _dns(options: TransportOptions) -> "wreq.DnsOptions":
     import wreq
 
     dns = wreq.DnsOptions(system_dns=True)
-    for host, addresses in options.resolve.items():
-        try:
-            dns.add_resolve(host, [ip_address(address) for address in addresses])
-        except ValueError as error:
-            raise ConfigError(f"resolve: {host} is pinned to what is no IP address: {error}") from error
+    for host, addresses in check_pins(options.resolve).items():
+        dns.add_resolve(host, addresses)
     return dns
 
 
