@@ -473,7 +473,7 @@ class _EventsAnswer(_StreamAnswer):
         self.check_ended()
 
     def _rest(self) -> Iterator[Event]:
-        body = self._events.body()
+        body = self._events.body().removeprefix(codecs.BOM_UTF8)
         if not self._seen and body.strip().startswith((b"{", b"[")):
             value = json_body(self.head, body)
             self._check(value)
