@@ -48,6 +48,7 @@ __all__ = [
     "check_cuts",
     "check_line_ends",
     "check_mutations",
+    "check_same",
     "check_truncation",
     "mutate",
     "run",
@@ -194,7 +195,8 @@ def _failure(error: ProviderError, where: str) -> Failure:
     return Failure(type(error).__name__, str(error), error.status, error.code, error.retry_after)
 
 
-def _check_same(answer: Answer, outcome: Outcome, expected: Outcome, how: str) -> None:
+def check_same(answer: Answer, outcome: Outcome, expected: Outcome, how: str) -> None:
+    """Raises `Violation` when `outcome`, that came of reading the body as `how` says, is not the expected one."""
     if outcome == expected:
         return
     pairs = enumerate(zip(expected.events, outcome.events, strict=False))
@@ -236,13 +238,13 @@ def check_cuts(answer: Answer, *, seed: int = 0, rounds: int = 8) -> Outcome:
     """Whole, as recorded, byte by byte and at random cuts: the same outcome, which is given."""
     body = answer.body
     expected = run(answer, [body], "whole")
-    _check_same(answer, run(answer, answer.pieces, "as recorded"), expected, "as recorded")
-    _check_same(answer, run(answer, _single_bytes(body), "byte by byte"), expected, "byte by byte")
+    check_same(answer, run(answer, answer.pieces, "as recorded"), expected, "as recorded")
+    check_same(answer, run(answer, _single_bytes(body), "byte by byte"), expected, "byte by byte")
     rng = _seeded(answer, seed, "cuts")
     for _ in range(rounds):
         pieces = cut_at_random(body, rng)
         how = _cut_text(pieces)
-        _check_same(answer, run(answer, pieces, how), expected, how)
+        check_same(answer, run(answer, pieces, how), expected, how)
     return expected
 
 
@@ -270,7 +272,7 @@ def check_line_ends(answer: Answer, *, seed: int = 0) -> None:
         other = body.replace(b"\n", end)
         for pieces in ([other], list(_single_bytes(other)), cut_at_random(other, rng)):
             how = f"{name} for LF in {len(pieces)} pieces"
-            _check_same(answer, run(answer, pieces, how), expected, how)
+            check_same(answer, run(answer, pieces, how), expected, how)
 
 
 def truncation_points(
@@ -351,7 +353,7 @@ def check_mutations(
         expected = run(answer, [body], how)
         pieces = cut_at_random(body, rng)
         at = f"{how}, {_cut_text(pieces)}"
-        _check_same(answer, run(answer, pieces, at), expected, at)
+        check_same(answer, run(answer, pieces, at), expected, at)
         if len(body) <= 4096:
             at = f"{how}, byte by byte"
-            _check_same(answer, run(answer, _single_bytes(body), at), expected, at)
+            check_same(answer, run(answer, _single_bytes(body), at), expected, at)
