@@ -230,6 +230,8 @@ def test_convert_names_the_field_that_is_wrong():
     assert convert({"count": 1}, _Shape) == _Shape(1)
     with pytest.raises(RemoteProtocolError, match=r"\$\.count"):
         convert({"count": "x"}, _Shape)
+    with pytest.raises(RemoteProtocolError, match="a name that is no text"):
+        convert({"\ude80": 1, "count": 1}, _Shape)
 
 
 _JUNK = [

@@ -198,6 +198,8 @@ def convert(value: Any, type: type[T]) -> T:
         return msgspec.convert(value, type)
     except (msgspec.ValidationError, RecursionError) as error:
         raise RemoteProtocolError(f"unexpected shape: {error}") from error
+    except UnicodeError as error:
+        raise RemoteProtocolError("unexpected shape: a name that is no text") from error
 
 
 # An object that is the whole body does not stand behind these: there it would be a part of
