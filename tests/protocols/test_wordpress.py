@@ -1,0 +1,157 @@
+"""What the WordPress protocols share: nonces and their end, pages, forms, what an AI's fault is called."""
+
+import pytest
+
+from anychat.errors import AssistantGone, ChallengeRequired, ContextTooLong, ProtocolDrift, ProviderUnavailable
+from anychat.protocols import wordpress
+from anychat.protocols.base import Site
+from anychat.protocols.json_text import JsonText
+from anychat.wire import Head, Request
+from tests.protocols.driving import drive, new_state, response
+
+MIDNIGHT = 1_795_219_200.0  # Sat, 21 Nov 2026 00:00:00 GMT
+HOUR = 3600.0
+SITE = Site(name="site", url="http://chat.test", protocol=JsonText())
+
+
+@pytest.mark.parametrize(
+    ("date", "age", "now", "ends"),
+    [
+        ("Sat, 21 Nov 2026 00:11:55 GMT", "", MIDNIGHT + 715, MIDNIGHT + 24 * HOUR),
+        ("Fri, 20 Nov 2026 23:58:11 GMT", "", MIDNIGHT - 109, MIDNIGHT + 12 * HOUR),
+        ("Sat, 21 Nov 2026 00:00:00 GMT", "", MIDNIGHT, MIDNIGHT + 12 * HOUR),  # wp_nonce_tick rounds up
+        ("Sat, 21 Nov 2026 00:11:55 GMT", "36000", MIDNIGHT + 36715, MIDNIGHT + 24 * HOUR),  # out of a cache
+        ("Sat, 21 Nov 2026 00:11:55 GMT", "", MIDNIGHT + 715 + 300, MIDNIGHT + 24 * HOUR + 300),  # our clock is ahead
+        ("Sat, 21 Nov 2026 00:11:55 GMT", "soon", MIDNIGHT + 715, MIDNIGHT + 24 * HOUR),
+        ("", "", MIDNIGHT, None),
+        ("yesterday", "", MIDNIGHT, None),
+    ],
+)
+def test_a_nonce_ends_with_the_tick_after_its_own_on_our_clock(date, age, now, ends):
+    headers = {name: value for name, value in (("date", date), ("age", age)) if value}
+    assert wordpress.nonce_expiry(Head(200, headers), now) == ends
+
+
+def test_a_nonce_is_refreshed_before_it_ends_and_then_counts_as_ended():
+    clock = [MIDNIGHT]
+    state = new_state()
+    state.now = lambda: clock[0]
+    state.keep(wordpress.NONCE, "aaaaaaaaaa", MIDNIGHT + HOUR)
+    assert state.token(wordpress.NONCE) == "aaaaaaaaaa"
+    assert wordpress.ended_nonces(state) == set()
+    clock[0] += HOUR - 20
+    assert state.token(wordpress.NONCE) is None
+    assert wordpress.ended_nonces(state) == {"aaaaaaaaaa"}
+
+
+def test_a_fresh_nonce_is_adopted_only_for_the_one_that_was_used():
+    state = new_state()
+    head = Head(200, {"date": "Sat, 21 Nov 2026 00:11:55 GMT"})
+    wordpress.adopt_nonce(state, "old", "new", head)
+    assert state.token(wordpress.NONCE) is None  # dropped in the meantime
+    state.keep(wordpress.NONCE, "other")
+    wordpress.adopt_nonce(state, "old", "new", head)
+    assert state.token(wordpress.NONCE) == "other"
+    state.keep(wordpress.NONCE, "old")
+    wordpress.adopt_nonce(state, "old", "", head)
+    assert state.token(wordpress.NONCE) == "old"
+    wordpress.adopt_nonce(state, "old", "new", head)
+    assert state.token(wordpress.NONCE) == "new"
+    assert state.tokens[wordpress.NONCE].expires is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("http://chat.test/wp-admin/admin-ajax.php", "http://chat.test/wp-admin/admin-ajax.php"),
+        ("/wp-json", "http://chat.test/wp-json"),
+        ("https://www.chat.test/wp-json", "http://chat.test/wp-json"),
+        ("http://evil.test/index.php?rest_route=", "http://chat.test/index.php?rest_route="),
+        ("javascript:alert(1)", ""),
+        ("http://[bad", ""),
+        ("", ""),
+        (None, ""),
+        (5, ""),
+    ],
+)
+def test_addresses_of_a_page_stay_on_its_origin(given, address):
+    assert wordpress.on_site("http://chat.test/chat/", given) == address
+
+
+def test_a_page_is_fetched_past_caches_with_a_query_of_its_own():
+    steps = [wordpress.fetch_page(SITE, new_state(), path, fresh=fresh) for path, fresh in PAGES]
+    requests = [drive(step, response(b"<html>", kind="text/html")).requests[0] for step in steps]
+    assert [request.url for request in requests] == [
+        "http://chat.test/",
+        "http://chat.test/chat/",
+        "http://chat.test/?page_id=4&nocache=000000000001",
+        "http://chat.test/chat/?nocache=000000000001",
+    ]
+    assert [request.headers.get("cache-control") for request in requests] == [None, None, "no-cache", "no-cache"]
+
+
+PAGES = (("/", False), ("chat/", False), ("?page_id=4", True), ("/chat/", True))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (404, b"<html>not here", ProtocolDrift),
+        (503, b"<html>maintenance", ProviderUnavailable),
+        (403, b"<html><title>Just a moment...</title>", ChallengeRequired),
+    ],
+)
+def test_a_page_that_is_not_served_is_an_error(status, body, error):
+    with pytest.raises(error) as caught:
+        drive(wordpress.fetch_page(SITE, new_state(), "/", fresh=False), response(body, status, kind="text/html"))
+    assert caught.value.status == status
+
+
+def test_raw_shortcode_text_means_that_the_plugin_is_off():
+    off = wordpress.no_widget(response(b"<p>[mwai_chatbot id=&#8221;x&#8243;]</p>", kind="text/html"), "div.x")
+    assert isinstance(off, AssistantGone)
+    assert "[mwai_chatbot" in off.text
+    other = wordpress.no_widget(response(b"<p>a shop</p>", kind="text/html"), "div.x")
+    assert type(other) is ProtocolDrift
+    assert other.missing == "div.x"
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (b"action=a&message=%D0%B4%D0%B0+1&empty=", {"q": "1", "action": "a", "message": "да 1", "empty": ""}),
+        (
+            b'--b1\r\nContent-Disposition: form-data; name="action"\r\n\r\na\r\n'
+            b'--b1\r\nContent-Disposition: form-data; name="message"\r\n\r\nline 1\r\n\r\nline 2\r\n'
+            b'--b1\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n'
+            b"Content-Type: a/b\r\n\r\nX\r\n--b1--\r\n",
+            {"q": "1", "action": "a", "message": "line 1\r\n\r\nline 2", "f": "X"},
+        ),
+        (b'{"message": "json"}', {"q": "1"}),
+        (b"--", {"q": "1"}),
+    ],
+)
+def test_the_fields_of_a_recorded_form(body, fields):
+    assert wordpress.form_fields(Request("POST", "http://chat.test/a?q=1", {}, body)) == fields
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("Incorrect API key provided: sk-mock.", "upstream_auth"),
+        ("Rate limit reached for mock: Limit 3.", "upstream_rate_limited"),
+        ("You exceeded your current quota, check your plan and API key", "upstream_rate_limited"),
+        ("The server had an error while processing your request.", "upstream"),
+        ("Connection error: no data received from AI.", "empty"),
+        ("", "upstream"),
+    ],
+)
+def test_a_fault_of_the_ai_is_named_by_its_words(text, code):
+    error = wordpress.upstream_error(text, 200)
+    assert isinstance(error, ProviderUnavailable)
+    assert (error.code, error.status) == (code, 200)
+
+
+def test_a_conversation_too_long_for_the_model_is_the_callers_to_mend():
+    error = wordpress.upstream_error("This model's maximum context length is 8192 tokens", 200)
+    assert isinstance(error, ContextTooLong)
