@@ -78,7 +78,6 @@ if TYPE_CHECKING:
     from anychat.registry import (
         endpoint,
         get_provider,
-        providers,
         register,
     )
     from anychat.requests import (
@@ -177,7 +176,6 @@ __all__ = [
     "init_session",
     "load_cookies",
     "open_session",
-    "providers",
     "raise_for_status",
     "register",
     "set_cookies",
@@ -196,7 +194,7 @@ _HOME: dict[str, str] = {
     " TransportError TruncatedAnswer UnsupportedFeature",
     "anychat.providers": "AbstractProvider Access AsyncGeneratorProvider AsyncProvider AsyncResult CreateResult"
     " ProviderModelMixin open_session",
-    "anychat.registry": "endpoint get_provider providers register",
+    "anychat.registry": "endpoint get_provider register",
     "anychat.requests": "StreamSession raise_for_status",
     "anychat.sites.chatgpt": "ChatGpt format_conversation get_answer_token get_config get_requirements_token"
     " init_session",
