@@ -38,7 +38,7 @@ _RUSSIAN = {
     # Cells
     "yes": "да",
     "all options": "все параметры",
-    "what the site declares": "то, что объявил сайт",
+    "as declared": "как объявлено",
     # Titles of protocols
     "ai-engine": "AI Engine для WordPress (mwai), от 2.4 до 3.6",
     "ai-power": "AI Power для WordPress (wpaicg) до 1.9",
@@ -71,7 +71,8 @@ def protocols_table(language: str = "en") -> str:
     for name in PROTOCOLS:
         protocol = create(name)
         title = say(name) if language == "ru" else protocol.title
-        marks = [_mark(trait in protocol.traits, say) for trait in traits]
+        declared = _DECLARABLE if _by_declaration(name, "traits") else frozenset()
+        marks = [say("as declared") if t in declared else _mark(t in protocol.traits, say) for t in traits]
         rows.append([f"`{name}`", title, *marks, _features(name, protocol.features, say)])
     return _table([say(h) for h in ("Protocol", "What speaks it", *traits.values(), "Honours")], rows)
 
@@ -95,13 +96,21 @@ def sites_table(language: str = "en") -> str:
     return _table([say(h) for h in ("Class", "Address", "Protocol", "Default model", *flags)], rows)
 
 
+_DECLARABLE = frozenset({"stream", "history", "system"})
+"""What a site's declaration can say of a protocol whose traits depend on it."""
+
+
+def _by_declaration(name: str, attribute: str) -> bool:
+    return isinstance(getattr(load(name), attribute, None), property)
+
+
 def _mark(has: bool, say: Words) -> str:
     return say("yes") if has else "–"
 
 
 def _features(name: str, features: frozenset[str], say: Words) -> str:
-    if isinstance(getattr(load(name), "features", None), property):
-        return say("what the site declares")
+    if _by_declaration(name, "features"):
+        return say("as declared")
     if "*" in features:
         return say("all options")
     return ", ".join(f"`{feature}`" for feature in sorted(features)) or "–"
@@ -109,7 +118,7 @@ def _features(name: str, features: frozenset[str], say: Words) -> str:
 
 TABLES: dict[str, Callable[[str], str]] = {"protocols": protocols_table, "sites": sites_table}
 
-_PLACE = re.compile(r"(<!-- table: (\S+) (\S+) -->\n)(?:.*?\n)?(<!-- end of table -->)", re.DOTALL)
+_PLACE = re.compile(r"(<!-- table: (\S+) (\S+) -->\n)(?:.*?\n)??(<!-- end of table -->)", re.DOTALL)
 
 
 def with_tables(text: str) -> str:
