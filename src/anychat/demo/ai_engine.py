@@ -14,7 +14,7 @@ from anychat.demo.base import (
     World,
     server_page,
     server_sent_event,
-    upstream_text,
+    upstream,
 )
 from anychat.demo.faults import wish_in
 from anychat.demo.wordpress import (
@@ -38,8 +38,9 @@ _BANNED = "Your query has been rejected."
 _LIMIT = "You have reached the limit (check the Insights Tab > Limits > Guests)."
 _CUT = "Demo: cURL error 56: Recv failure: Connection reset by peer"
 
+_START = "/mwai/v1/start_session"
 _ROUTES: dict[str, tuple[str, Step]] = {
-    "/mwai/v1/start_session": ("POST", "handshake"),
+    _START: ("POST", "handshake"),
     "/mwai-ui/v1/chats/submit": ("POST", "chat"),
     "/mwai-ui/v1/discussions/list": ("POST", "other"),
     "/": ("GET", "other"),
@@ -90,42 +91,55 @@ class AiEngine:
 
     def _rest(self, visit: Visit) -> Reply:
         route = visit.path.removeprefix("/wp-json") or "/"
+        off = "plugin-off" in visit.wanted
+        started = self._php_session(visit) if route == _START and not off else []
         nonce = visit.header("x-wp-nonce")
+        given = nonce or visit.query.get("_wpnonce", "")
         good = 0
-        if nonce:
-            # WordPress checks the nonce before it looks for the route.
-            good = self.nonces.check(nonce, visit.wanted if visit.step == "chat" else {})
+        if given and "no-guests" not in visit.wanted:
+            # WordPress checks the nonce, from the header or the query, before it looks for the route.
+            good = self.nonces.check(given, visit.wanted if visit.step == "chat" else {})
             if not good:
-                return _error(visit, 403, "rest_cookie_invalid_nonce", "Cookie check failed", [EXPIRES, _NO_STORE])
-        fresh = [("X-WP-Nonce", self.nonces.current())] if nonce else []
+                refused = [EXPIRES, _NO_STORE, *(header for header in started if header[0] == "Pragma")]
+                return _error(visit, 403, "rest_cookie_invalid_nonce", "Cookie check failed", refused)
+        fresh = [*started, *([("X-WP-Nonce", self.nonces.current())] if good else [])]
         if "no-guests" in visit.wanted:
-            return _error(visit, 401, "rest_not_logged_in", "You are not currently logged in.")
-        if _ROUTES.get(route, ("", ""))[0] != visit.request.method or "plugin-off" in visit.wanted:
+            return _error(visit, 401, "rest_not_logged_in", "You are not currently logged in.", started)
+        if _ROUTES.get(route, ("", ""))[0] != visit.request.method or off:
+            vary = [("Vary", "Origin")] if visit.request.method == "GET" else []
             text = "No route was found matching the URL and request method."
-            return _error(visit, 404, "rest_no_route", text, [*fresh, ("Vary", "Origin")])
+            return _error(visit, 404, "rest_no_route", text, [*fresh, *vary])
         if route == "/":
-            return _json(visit, 200, _index(visit), fresh)
-        if route == "/mwai/v1/start_session":
-            return self._start_session(visit)
+            return _json(visit, 200, _index(visit), [*fresh, ("Allow", "GET"), ("Vary", "Origin")])
+        if route == _START:
+            return self._start_session(visit, fresh)
         if not nonce:
-            return _error(visit, 401, "rest_forbidden", "Sorry, you are not allowed to do that.")
+            return _error(visit, 401, "rest_forbidden", "Sorry, you are not allowed to do that.", fresh)
         if visit.request.body and visit.content_type == "application/json" and _body(visit) is _BROKEN:
             return _json(visit, 400, _INVALID_JSON, fresh)
         if route == "/mwai-ui/v1/discussions/list":
-            return _json(visit, 200, {"success": False, "message": "You need to be connected."}, fresh)
+            return _json(visit, 200, {"success": False, "message": "You need to be connected."}, [*fresh, _ALLOW])
         return self._submit(visit, fresh, renewed=good == 2)
 
-    def _start_session(self, visit: Visit) -> Reply:
-        cookies = _cookies(visit)
-        headers: Headers = [EXPIRES_SESSION, _NO_STORE, ("Pragma", "no-cache"), ("Allow", "POST")]
-        session = cookies.get("mwai_session_id")
-        if "PHPSESSID" not in cookies:
-            headers.append(("Set-Cookie", f"PHPSESSID={secrets.token_hex(13)}; path=/"))
-        if session is None:
-            session = secrets.token_hex(7)[:13]
-            headers.append(("Set-Cookie", f"mwai_session_id={session}; path=/; HttpOnly"))
+    def _php_session(self, visit: Visit) -> Headers:
+        """The headers of a PHP session, which this plugin starts for its first route."""
+        headers = [EXPIRES_SESSION, ("Cache-Control", "no-store, no-cache, must-revalidate"), ("Pragma", "no-cache")]
+        if "PHPSESSID" not in _cookies(visit):
+            headers.insert(0, ("Set-Cookie", f"PHPSESSID={secrets.token_hex(13)}; path=/"))
+        return headers
+
+    def _visitor(self, visit: Visit) -> tuple[str, Headers]:
+        """The visitor's id, and the cookie that sets it when there was none."""
+        session = _cookies(visit).get("mwai_session_id")
+        if session is not None:
+            return session, []
+        session = secrets.token_hex(7)[:13]
+        return session, [("Set-Cookie", f"mwai_session_id={session}; path=/; HttpOnly")]
+
+    def _start_session(self, visit: Visit, headers: Headers) -> Reply:
+        session, cookie = self._visitor(visit)
         value = {"success": True, "sessionId": session, "restNonce": self.nonces.issue()}
-        return _json(visit, 200, value, headers)
+        return _json(visit, 200, value, [*headers, *cookie, _ALLOW])
 
     def _submit(self, visit: Visit, fresh: Headers, *, renewed: bool) -> Reply:
         body = _body(visit)
@@ -141,13 +155,14 @@ class AiEngine:
             # Found before the stream's headers are set: the event comes as JSON by its type.
             return _early(visit, _REJECTED, fresh) if stream else _refusal(visit, _REJECTED, fresh, stream=False)
         wanted = visit.wanted
+        fresh = [*fresh, *self._visitor(visit)[1]]
         reply: Reply
         if "banned" in wanted or "forbiddenword" in message:
             reply = _refusal(visit, _BANNED, fresh, stream=stream)
         elif "guest-limit" in wanted:
             reply = _refusal(visit, _LIMIT, fresh, stream=stream)
         elif "upstream-error" in wanted:
-            text = f"Demo: {upstream_text(wanted['upstream-error'])}"
+            text = _upstream_text(wanted["upstream-error"], stream=stream)
             reply = _refusal(visit, text, fresh, stream=stream)
         else:
             count = min(sum(isinstance(entry, dict) for entry in history or []), _MAX_MESSAGES) + 1
@@ -180,6 +195,20 @@ def _stream(visit: Visit, texts: list[str], fresh: Headers, extra: dict[str, str
         result = php_json(_result("".join(texts), len(texts)) | extra).decode()
         pieces.append(Piece(server_sent_event(php_json({"type": "end", "data": result})), "end"))
     return Reply(200, [*_event_stream(visit), *fresh, ("Cache-Control", "no-cache")], pieces, stream=True)
+
+
+def _upstream_text(status: float, *, stream: bool) -> str:
+    """A failure of the AI as the plugin tells it: two ways of reading it, two texts."""
+    failed = upstream(status)
+    if stream:
+        codes = "".join(f" ({code})" for code in (failed.code, failed.kind) if code)
+        return f"Demo: Error: {failed.text}{codes}"
+    if status == 401:
+        return "Demo: Incorrect API key provided."
+    if failed.code:
+        return f"Demo: {failed.text}"
+    error = {"message": failed.text, "type": failed.kind, "param": None, "code": None}
+    return f"Demo: {json.dumps({'error': error})}"
 
 
 def _result(text: str, count: int) -> dict[str, Any]:
@@ -225,6 +254,7 @@ def _rest_headers(visit: Visit) -> Headers:
     ]
 
 
+_ALLOW = ("Allow", "POST")
 _NO_STORE = ("Cache-Control", "no-cache, must-revalidate, max-age=0, no-store, private")
 EXPIRES_SESSION = ("Expires", "Thu, 19 Nov 1981 08:52:00 GMT")
 _BROKEN = object()

@@ -7,7 +7,7 @@ from typing import ClassVar
 import msgspec
 
 from anychat.demo.answers import answer, last_question, tokens
-from anychat.demo.base import Kind, Piece, Reply, Step, Visit, World, json_text, server_sent_event, upstream_text
+from anychat.demo.base import Kind, Piece, Reply, Step, Visit, World, json_text, server_sent_event, upstream
 from anychat.demo.faults import wish_in
 from anychat.demo.wordpress import AJAX_HEADERS, EXPIRES, Plugin, form_of, php_json, wordpress_not_found, wordpress_page
 from anychat.wire import Request
@@ -69,8 +69,9 @@ class AiPower(Plugin):
     def _chat(self, visit: Visit) -> Reply:
         form = form_of(visit)
         given = {**visit.query, **form}
-        if given.get("action") not in _ACTIONS or "plugin-off" in visit.wanted:
-            return self.no_action()
+        action = given.get("action")
+        if action not in _ACTIONS or "plugin-off" in visit.wanted:
+            return self.no_action(action)
         if not self.nonces.check(given.get("_wpnonce", ""), visit.wanted):
             return self.ajax(b"The link you followed has expired.", 403, html=True)
         message = form.get("message", "").strip()
@@ -96,7 +97,7 @@ class AiPower(Plugin):
         if "banned" in wanted or "forbiddenword" in message:
             return self.say({"status": "error", "msg": _BANNED})
         if "upstream-error" in wanted or "upstream-cut" in wanted:
-            text = _CUT if "upstream-cut" in wanted else upstream_text(wanted["upstream-error"])
+            text = _CUT if "upstream-cut" in wanted else upstream(wanted["upstream-error"]).text
             return self.say({"status": "error", "msg": text, "greeting_message": _GREETING, "log": log})
         data = "".join(tokens(self._text(message, history), wanted))
         success = {"status": "success", "msg": "Something went wrong", "greeting_message": _GREETING}
@@ -108,7 +109,7 @@ class AiPower(Plugin):
         if "guest-limit" in wanted:
             pieces.append(_event({"msg": _LIMIT, "tokenLimitReached": True}, "end", spaced=False))
         elif "upstream-error" in wanted:
-            pieces += _told_as_text(upstream_text(wanted["upstream-error"])) * 2
+            pieces += _told_as_text(upstream(wanted["upstream-error"]).text) * 2
         else:
             if "banned" in wanted or "forbiddenword" in message:
                 # The real one says so and goes on to answer.

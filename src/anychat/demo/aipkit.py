@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from anychat.demo.answers import answer, last_question, tokens
-from anychat.demo.base import Headers, Kind, Piece, Reply, Step, Visit, World, json_text, upstream_text
+from anychat.demo.base import Headers, Kind, Piece, Reply, Step, Visit, World, json_text, upstream
 from anychat.demo.base import server_sent_event as event
 from anychat.demo.faults import wish_in
 from anychat.demo.wordpress import AJAX_HEADERS, EXPIRES, Plugin, attribute, form_of, wordpress_not_found
@@ -29,7 +29,6 @@ _STALE = "Your session has expired or the request is invalid. Please refresh the
 _CHECK_FAILED = "Security check failed. Please refresh the page and try again."
 _BANNED = "Sorry, your message could not be sent as it contains prohibited words."
 _QUOTA = "You have reached your quota for this period."
-_CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded", 500: "server_error"}
 
 
 class _Cached(Struct):
@@ -72,14 +71,14 @@ class Aipkit(Plugin):
         form = form_of(visit)
         action = {**visit.query, **form}.get("action")
         if "plugin-off" in visit.wanted:
-            return self.no_action()
+            return self.no_action(action)
         if action == "aipkit_get_frontend_chat_nonce":
             return self.say({"success": True, "data": {"nonce": self.nonces.issue()}})
         if action == "aipkit_cache_sse_message":
             return self._send(visit, {**visit.query, **form})
         if action == "aipkit_frontend_chat_stream":
             return self._stream(visit, {**visit.query, **form})
-        return self.no_action()
+        return self.no_action(action)
 
     def _page(self, visit: Visit) -> Reply:
         if "plugin-off" in visit.wanted:
@@ -131,9 +130,9 @@ class Aipkit(Plugin):
         if refusal is not None:
             return _events(refusal, _DONE)
         if "upstream-error" in visit.wanted:
-            status = int(visit.wanted["upstream-error"])
-            code = _CODES.get(status, "server_error")
-            return _events(_start(), _error(f"API Error: {upstream_text(status)} (Code: {code})"))
+            failed = upstream(visit.wanted["upstream-error"])
+            code = f" (Code: {failed.code})" if failed.code else ""
+            return _events(_start(), _error(f"API Error: {failed.text}{code}"))
         return self._answer(visit, given, cached.message)
 
     def _refusal(self, visit: Visit, given: dict[str, str], cached: _Cached) -> Piece | None:

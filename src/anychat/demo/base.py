@@ -30,6 +30,7 @@ __all__ = [
     "Service",
     "Settings",
     "Step",
+    "Upstream",
     "Visit",
     "World",
     "json_reply",
@@ -38,7 +39,7 @@ __all__ = [
     "server_page",
     "server_sent_event",
     "text_reply",
-    "upstream_text",
+    "upstream",
 ]
 
 Headers = list[tuple[str, str]]
@@ -209,14 +210,30 @@ def server_page(status: int) -> Reply:
     )
 
 
+class Upstream(NamedTuple):
+    """What the AI behind a service says when it answers with a failure."""
+
+    text: str
+    kind: str
+    code: str | None = None
+
+
 _UPSTREAM = {
-    401: "Incorrect API key provided: sk-mock. You can find your API key at "
-    "https://platform.openai.com/account/api-keys.",
-    429: "Rate limit reached for mock in organization org-mock on requests per min (RPM): Limit 3.",
-    500: "The server had an error while processing your request",
+    401: Upstream(
+        "Incorrect API key provided: sk-mock. You can find your API key at "
+        "https://platform.openai.com/account/api-keys.",
+        "invalid_request_error",
+        "invalid_api_key",
+    ),
+    429: Upstream(
+        "Rate limit reached for mock in organization org-mock on requests per min (RPM): Limit 3.",
+        "requests",
+        "rate_limit_exceeded",
+    ),
+    500: Upstream("The server had an error while processing your request. Sorry about that!", "server_error"),
 }
 
 
-def upstream_text(status: float) -> str:
-    """What the AI behind a service says when it answers with this status."""
+def upstream(status: float) -> Upstream:
+    """The failure of this status; that of 500 for any other."""
     return _UPSTREAM.get(int(status), _UPSTREAM[500])

@@ -4,7 +4,7 @@ import json
 from typing import Any, ClassVar
 
 from anychat.demo.answers import answer, folded_turns, last_question, tokens
-from anychat.demo.base import Reply, Step, Visit, World, json_reply, page_reply, server_page, upstream_text
+from anychat.demo.base import Reply, Step, Visit, World, json_reply, page_reply, server_page, upstream
 from anychat.demo.faults import wish_in
 from anychat.wire import Request
 
@@ -61,7 +61,7 @@ class JsonText:
         if "banned" in wanted or "forbiddenword" in message:
             return _refusal(200, "Your message contains prohibited words.")
         if "upstream-error" in wanted or "upstream-cut" in wanted:
-            return _refusal(200, upstream_text(wanted.get("upstream-error", 500)))
+            return _refusal(200, upstream(wanted.get("upstream-error", 500)).text)
         text = "".join(tokens(answer(self.title, message, folded_turns(message)), wanted))
         return json_reply(200, {"response": True, "message": text})
 

@@ -216,9 +216,13 @@ class Plugin:
     def say(self, value: object, status: int = 200) -> Reply:
         return self.ajax(php_json(value), status)
 
-    def no_action(self) -> Reply:
-        """What `admin-ajax.php` answers to an action that nobody registered."""
-        return self.ajax(b"0", 400, html=True)
+    def no_action(self, action: str | None = "") -> Reply:
+        """What `admin-ajax.php` answers to an action that nobody registered, and to none at all."""
+        reply = self.ajax(b"0", 400, html=True)
+        if not action:
+            early = {name for name, _ in AJAX_HEADERS[1:]}
+            reply.headers = [header for header in reply.headers if header[0] not in early]
+        return reply
 
     def failure(self, visit: Visit, status: int) -> Reply:
         if status == 500:
