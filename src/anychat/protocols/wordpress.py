@@ -9,6 +9,7 @@ remembered, and the page is then fetched past the caches.
 import math
 import re
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -288,27 +289,38 @@ class PluginAnswer(Answer):
         self._streams = False
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        if self.head.status >= 400:
-            self._body.add(data)
-            return
-        for event in self._events.feed(data):
-            if self.ended:
+        with self._stating():
+            if self.head.status >= 400:
+                self._body.add(data)
                 return
-            self._streams = True
-            yield from self.event(event)
+            for event in self._events.feed(data):
+                if self.ended:
+                    return
+                self._streams = True
+                yield from self.event(event)
 
     def close(self) -> Iterator[Event]:
-        if self.ended:
-            return
-        if self._streams:
-            yield from self.at_end()
-            self.check_ended()
-            return
-        body = self._body.read() if self.head.status >= 400 else self._events.body()
-        value = find_json(body)
-        if self.head.status >= 400 or value is None:
-            raise self.failed(body, value)
-        yield from self.whole(value)
+        with self._stating():
+            if self.ended:
+                return
+            if self._streams:
+                yield from self.at_end()
+                self.check_ended()
+                return
+            body = self._body.read() if self.head.status >= 400 else self._events.body()
+            value = find_json(body)
+            if self.head.status >= 400 or value is None:
+                raise self.failed(body, value)
+            yield from self.whole(value)
+
+    @contextmanager
+    def _stating(self) -> Iterator[None]:
+        """Have every error carry the status of the response."""
+        try:
+            yield
+        except ProviderError as error:
+            error.status = error.status or self.head.status
+            raise
 
     def event(self, event: ServerSentEvent) -> Iterator[Event]:
         raise NotImplementedError
