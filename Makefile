@@ -3,7 +3,8 @@
 #   make run [ARGS="..."]     anychat demo: plays five chat services and asks them all
 #   make test [ARGS="..."]    the tests (ARGS for pytest)
 #   make lint, make fix       ruff and mypy; what ruff can mend by itself
-#   make bench, make fuzz     measurements; malformed answers for the decoders (ARGS="--seconds 60")
+#   make bench [ARGS="..."]   measurements (ARGS names some of them: decoders session)
+#   make fuzz [ARGS="..."]    malformed answers for the decoders (ARGS="--seconds 60")
 #   make docs                 the tables in README.md and README.ru.md again from the code
 #   make requirements         the pins again (ARGS="--upgrade" for newer versions)
 #   make clean                removes .venv, caches and what was built
@@ -12,6 +13,7 @@
 .DEFAULT_GOAL := run
 
 bin := .venv/bin
+benchmarks := $(filter-out report,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 # The first interpreter that is new enough; PYTHON=... chooses another.
 define install
@@ -45,7 +47,7 @@ fix:
 
 bench:
 	$(call install,dev)
-	@$(bin)/python -m benchmarks $(ARGS)
+	@for name in $(or $(ARGS),$(benchmarks)); do $(bin)/python benchmarks/$$name.py || exit 1; echo; done
 
 fuzz:
 	$(call install,dev)
