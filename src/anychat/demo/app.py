@@ -14,7 +14,18 @@ from msgspec import Struct
 from anychat.demo.ai_engine import AiEngine
 from anychat.demo.ai_power import AiPower
 from anychat.demo.aipkit import Aipkit
-from anychat.demo.base import Break, Headers, Reply, Service, Settings, Visit, World, page_reply, text_reply
+from anychat.demo.base import (
+    Break,
+    Headers,
+    Reply,
+    Service,
+    Settings,
+    Visit,
+    World,
+    page_reply,
+    server_page,
+    text_reply,
+)
 from anychat.demo.chatgpt_web import ChatgptWeb
 from anychat.demo.delivery import prepare, stream_out
 from anychat.demo.faults import HEADER, Faults, UnknownFault, Wanted
@@ -161,6 +172,8 @@ def _failure(service: Service, visit: Visit, name: str) -> Reply:
         return page_reply(_CHALLENGE, 403, [("cf-mitigated", "challenge"), ("Cache-Control", "private, max-age=0")])
     if name == "html":
         return page_reply("<!doctype html><html><head><title>Welcome</title></head><body><p>Welcome!</p></body></html>")
+    if name == "502-html":
+        return server_page(502)
     reply = service.failure(visit, _GATES[name])
     if name == "429-retry-after":
         reply.headers.append(("Retry-After", f"{visit.wanted[name]:g}"))

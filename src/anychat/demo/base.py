@@ -18,6 +18,7 @@ from msgspec import Struct, field
 
 from anychat.demo.faults import Wanted
 from anychat.demo.log import Log
+from anychat.errors import ConfigError
 from anychat.wire import Request
 
 __all__ = [
@@ -88,7 +89,7 @@ class Reply(Struct):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """How a demo behaves.
+    """How a demo behaves. Raises `ConfigError` for a value that makes no sense.
 
     `delay` is the seconds between two tokens. `nonce_life` is the seconds after which a nonce is
     refused for certain (WordPress: a day; it works for half of that at least). `require_key` makes
@@ -101,6 +102,18 @@ class Settings(Struct, frozen=True, kw_only=True):
     difficulty: str = "0fffff"
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(16))
     now: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.delay < 3600:
+            raise ConfigError(f"delay must be from 0 to 3600 seconds, not {self.delay}")
+        if not self.nonce_life > 0:
+            raise ConfigError(f"nonce_life must be more than 0 seconds, not {self.nonce_life}")
+        try:
+            digits = bytes.fromhex(self.difficulty)
+        except ValueError as error:
+            raise ConfigError(f"difficulty must be hexadecimal digits, two a byte, not {self.difficulty!r}") from error
+        if not digits:
+            raise ConfigError("difficulty must not be empty")
 
 
 class World(Struct, frozen=True):

@@ -215,7 +215,6 @@ class _Connection(asyncio.Protocol):
             # A fault of the demo itself must be seen by whoever tests against it.
             _log.exception("the demo failed")
             self._transport.abort()
-            raise
         finally:
             self._task = None
         if self._transport.is_closing():
