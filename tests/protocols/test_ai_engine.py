@@ -394,17 +394,24 @@ def test_a_refused_nonce_of_a_page_is_not_taken_again():
     assert state.token("nonce") == "1111111111"
 
 
-def test_a_fresh_nonce_that_comes_with_an_answer_is_adopted():
-    for name, source in (("3.6.2/nonce-12-24h-old[0]", "header"), ("3.6.2/nonce-12-24h-old[1]", "new_token")):
-        state, protocol = new_state(NOW), AIEngine()
-        drive(protocol.prepare(SITE, state), Response(STARTED.head, STARTED.body.replace(b"293ca38f81", b"e5319cba03")))
-        call = ask(protocol, SITE, turn("x"), state=state)
-        recorded = RECORDINGS[name]
-        headers = dict(recorded.head.headers)
-        if source == "new_token":
-            del headers["x-wp-nonce"]
-        read(call.decoder(Head(200, headers)), [recorded.body()])
-        assert state.token("nonce") == "293ca38f81"
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        ("2.4.5/nonce-12-24h-old[0]", ""),
+        ("3.6.2/nonce-12-24h-old[0]", "x-wp-nonce"),
+        ("3.6.2/nonce-12-24h-old[1]", "x-wp-nonce"),
+    ],
+)
+def test_a_fresh_nonce_that_comes_with_an_answer_is_adopted(name, without):
+    recorded, state, protocol = RECORDINGS[name], new_state(NOW), AIEngine()
+    used, fresh = recorded.request.headers["x-wp-nonce"], recorded.head.header("x-wp-nonce")
+    assert (b"new_token" in recorded.body()) is bool(without)
+    drive(protocol.prepare(SITE, state), Response(STARTED.head, STARTED.body.replace(b"293ca38f81", used.encode())))
+    call = ask(protocol, SITE, turn("x"), state=state)
+    assert call.request.headers["x-wp-nonce"] == used
+    headers = {header: value for header, value in recorded.head.headers.items() if header != without}
+    assert read(call.decoder(Head(200, headers)), [recorded.body()]).error is None
+    assert state.token("nonce") == fresh != used
 
 
 def test_the_sites_request_for_consent_is_passed_on_with_the_first_answer():

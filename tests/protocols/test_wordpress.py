@@ -1,13 +1,23 @@
 """What the WordPress protocols share: nonces and their end, pages, forms, what an AI's fault is called."""
 
+from random import Random
+
 import pytest
 
-from anychat.errors import AssistantGone, ChallengeRequired, ContextTooLong, ProtocolDrift, ProviderUnavailable
-from anychat.protocols import wordpress
-from anychat.protocols.base import Site
+from anychat.errors import (
+    AnychatError,
+    AssistantGone,
+    ChallengeRequired,
+    ContextTooLong,
+    ProtocolDrift,
+    ProviderUnavailable,
+)
+from anychat.protocols import create, wordpress
+from anychat.protocols.base import ChatProtocol, Site
 from anychat.protocols.json_text import JsonText
-from anychat.wire import Head, Request
-from tests.protocols.driving import drive, new_state, response
+from anychat.testing import conformance, recordings
+from anychat.wire import Head, Request, Response
+from tests.protocols.driving import CAPTURES, drive, new_state, response, turn
 
 MIDNIGHT = 1_795_219_200.0  # Sat, 21 Nov 2026 00:00:00 GMT
 HOUR = 3600.0
@@ -155,3 +165,52 @@ def test_a_fault_of_the_ai_is_named_by_its_words(text, code):
 def test_a_conversation_too_long_for_the_model_is_the_callers_to_mend():
     error = wordpress.upstream_error("This model's maximum context length is 8192 tokens", 200)
     assert isinstance(error, ContextTooLong)
+
+
+PAGES_OF = {
+    "ai-engine": "aiengine-2.4.3/page-chat",
+    "ai-power": "aipower-1.9.18/page-chat",
+    "aipkit": "aipkit-2.4.71/page-chat-main",
+}
+REPLIES = {
+    "ai-engine": b'{"success":true,"sessionId":"s","restNonce":"a"}',
+    "ai-power": b"",
+    "aipkit": b'{"success":true,"data":{"nonce":"b","cache_key":"k"}}',
+}
+ODD = (b"\\ud83d", b"99999999999999999999999999", b"&quot;", b"null", b"[", b"{", b"-1", b"http://[x", b"\xff", b"\x00")
+
+
+def question(protocol: ChatProtocol, page: bytes, reply: bytes) -> Request:
+    """The question after a handshake where each GET brings the page, and each POST the reply."""
+    state = new_state()
+    for steps in (protocol.prepare(SITE, state), protocol.open(SITE, turn("hi"), state)):
+        answer = None
+        try:
+            while True:
+                request = steps.send(answer)
+                assert isinstance(request, Request)
+                answer = Response(Head(200, {}), page if request.method == "GET" else reply)
+        except StopIteration as stop:
+            call = stop.value
+    asked: Request = call.request
+    return asked
+
+
+@pytest.mark.parametrize("name", PAGES_OF)
+def test_whatever_a_site_says_a_handshake_ends_in_a_question_to_it_or_in_our_error(name):
+    protocol, rng = create(name, {"page": "/chat/"}), Random(name)
+    body = recordings.load(CAPTURES / f"{PAGES_OF[name]}.json").exchanges[0].body()
+    start = next(at for at in map(body.find, (b"data-params", b"data-config", b"data-nonce")) if at >= 0)
+    asked = 0
+    for i in range(400):
+        # Half of the damage falls into the widget's own attributes.
+        at = rng.randrange(start, start + 1500)
+        odd = body[:at] + rng.choice(ODD) + body[at + rng.choice((0, 1, 3)) :]
+        reply = REPLIES[name] if i % 3 else conformance.mutate(REPLIES[name], rng)
+        try:
+            request = question(protocol, odd if i % 2 else conformance.mutate(body, rng), reply)
+        except AnychatError:
+            continue
+        assert request.url.startswith("http://chat.test/")
+        asked += 1
+    assert asked > 100

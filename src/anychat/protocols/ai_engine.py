@@ -37,6 +37,7 @@ from anychat.protocols.wordpress import (
     adopt_nonce,
     ended_nonces,
     fetch_page,
+    int_in,
     no_widget,
     nonce_expiry,
     on_site,
@@ -282,13 +283,12 @@ def _widgets(page: Response) -> list[Widget]:
 
 
 def _widget(url: str, system: dict[str, Any], params: dict[str, Any]) -> Widget:
-    context, longest = system.get("contextId"), params.get("textInputMaxLength")
     return Widget(
         rest=on_site(url, system.get("restUrl")).rstrip("/"),
         bot_id=text_in(system, "botId") or None,
         custom_id=text_in(system, "customId") or None,
-        context_id=context if type(context) is int else None,
-        max_length=longest if type(longest) is int and longest > 0 else 512,
+        context_id=int_in(system, "contextId"),
+        max_length=int_in(params, "textInputMaxLength") or 512,
         nonce=text_in(system, "restNonce") or None,
         consent=_consent(system.get("blocks")),
     )

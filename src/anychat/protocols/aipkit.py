@@ -41,6 +41,7 @@ from anychat.protocols.wordpress import (
     first_match,
     form_fields,
     form_request,
+    int_in,
     no_widget,
     nonce_expiry,
     on_site,
@@ -209,15 +210,14 @@ class AIPKit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def _widget(url: str, config: dict[str, Any]) -> Widget:
-    bot, post = config.get("botId"), config.get("postId")
     flags = {
         "enableOpenAIConversationState": "openai_response_id",
         "enableGoogleConversationState": "google_interaction_id",
     }
     return Widget(
-        bot_id=bot if type(bot) is int else None,
+        bot_id=int_in(config, "botId"),
         ajax_url=on_site(url, config.get("ajaxUrl")),
-        post_id=post if type(post) is int else None,
+        post_id=int_in(config, "postId"),
         upstream_ids=tuple(_UPSTREAM_IDS[name] for flag, name in flags.items() if config.get(flag) is True),
     )
 

@@ -43,6 +43,7 @@ __all__ = [
     "first_match",
     "form_fields",
     "form_request",
+    "int_in",
     "no_widget",
     "nonce_expiry",
     "on_site",
@@ -153,6 +154,7 @@ def on_site(page_url: str, given: Any) -> str:
     """
     if not isinstance(given, str) or not given:
         return ""
+    given = clean(given)
     if absolute := same_origin(page_url, given):
         return absolute
     try:
@@ -259,14 +261,20 @@ def text_in(value: Any, key: str) -> str:
     return clean(text) if isinstance(text, str) else ""
 
 
+def int_in(value: dict[str, Any], key: str) -> int | None:
+    """A count or an id of a JSON object; None when there is none."""
+    number = value.get(key)
+    return number if type(number) is int and 0 <= number < 1 << 53 else None
+
+
 def usage_in(value: Any, *, estimated: bool) -> Usage | None:
     """The token counts in a JSON value by their OpenAI names; None when they are not all there."""
     if not isinstance(value, dict):
         return None
-    counts = [value.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
-    if not all(type(count) is int and 0 <= count < 1 << 53 for count in counts):
+    prompt, completion, total = (int_in(value, f"{what}_tokens") for what in ("prompt", "completion", "total"))
+    if prompt is None or completion is None or total is None:
         return None
-    return Usage(counts[0], counts[1], counts[2], estimated)  # type: ignore[arg-type]
+    return Usage(prompt, completion, total, estimated)
 
 
 class PluginAnswer(Answer):
