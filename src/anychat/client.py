@@ -23,7 +23,7 @@ from anychat.registry import endpoint, resolve
 from anychat.session import ChallengeHandler, Session
 from anychat.transport import Transport
 
-__all__ = ["AsyncClient", "AsyncStream", "Client", "Stream"]
+__all__ = ["AsyncChat", "AsyncClient", "AsyncCompletions", "AsyncStream", "Chat", "Client", "Completions", "Stream"]
 
 Provider = type[AbstractProvider] | str
 

@@ -32,6 +32,7 @@ __all__ = [
     "Chunks",
     "CompletionUsage",
     "Function",
+    "ToolCall",
     "ToolCallChunk",
     "collect",
 ]

@@ -34,6 +34,7 @@ __all__ = [
     "CreateResult",
     "ProviderModelMixin",
     "open_session",
+    "origin_of",
     "split_options",
 ]
 

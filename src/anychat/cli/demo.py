@@ -18,7 +18,7 @@ from anychat.errors import AnychatError, ProviderUnavailable
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["SERVICES", "Asked", "demo"]
+__all__ = ["SERVICES", "Asked", "demo", "serve"]
 
 SERVICES = ("Chatgpt4o", "Chatgpt4Online", "ChatGptt", "Aichat", "ChatGpt")
 

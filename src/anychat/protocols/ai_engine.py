@@ -48,7 +48,7 @@ from anychat.protocols.wordpress import (
 )
 from anychat.wire import Call, Decoder, Handshake, Head, Limits, Request, Response, Steps
 
-__all__ = ["AIEngine"]
+__all__ = ["AIEngine", "Widget"]
 
 _SUBMIT = "/mwai-ui/v1/chats/submit"
 _START = "/mwai/v1/start_session"

@@ -47,7 +47,7 @@ from anychat.protocols.wordpress import (
 )
 from anychat.wire import Call, Decoder, Handshake, Head, Limits, Request, Response, Steps
 
-__all__ = ["AIPower"]
+__all__ = ["AIPower", "Widget"]
 
 _SHORTCODE = "wpaicg_chat_shortcode_message"
 _CHATBOX = "wpaicg_chatbox_message"

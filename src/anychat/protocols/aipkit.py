@@ -52,7 +52,7 @@ from anychat.protocols.wordpress import (
 )
 from anychat.wire import Call, Decoder, Handshake, Head, Limits, Request, Response, Steps
 
-__all__ = ["AIPKit"]
+__all__ = ["AIPKit", "Widget"]
 
 _CACHE = "aipkit_cache_sse_message"
 _STREAM = "aipkit_frontend_chat_stream"
