@@ -61,6 +61,12 @@ def _kind(kind: str | None) -> str:
     return kind or os.environ.get("ANYCHAT_TRANSPORT") or "wreq"
 
 
-# A forked child has the objects, but none of the threads that make them work.
+def _after_fork() -> None:
+    # A forked child has the objects, but none of the threads that make them work; and the lock may have been held.
+    global _lock
+    _lock = threading.Lock()
+    _shared.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_shared.clear)
+    os.register_at_fork(after_in_child=_after_fork)

@@ -2,6 +2,7 @@
 
 import asyncio
 import difflib
+import os
 import re
 import threading
 from collections import OrderedDict
@@ -52,6 +53,7 @@ class HttpTransport:
         self._proxy_name = proxy_parts(options.proxy)[1] if options.proxy else ""
         self._clients: OrderedDict[float | None, wreq.Client] = OrderedDict()
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._closed = False
 
     async def send(self, request: Request, timeouts: Timeouts) -> BodyExchange:
@@ -76,6 +78,9 @@ class HttpTransport:
         return _exchange(request.url, response, what, watch)
 
     def _client(self, connect: float | None) -> "wreq.Client":
+        if self._process != os.getpid():
+            # A forked child: the parent's connections are not its own, and the lock may have been held.
+            self._lock, self._clients, self._process = threading.Lock(), OrderedDict(), os.getpid()
         with self._lock:
             if self._closed:
                 raise ConfigError("this transport is closed")
@@ -162,6 +167,8 @@ def _build(options: TransportOptions, connect: float | None) -> "wreq.Client":
         "pool_idle_timeout": timedelta(seconds=_POOL_SECONDS),
         **dict.fromkeys(("gzip", "brotli", "deflate", "zstd"), True),
     }
+    if runtime := _runtime():
+        settings["runtime"] = runtime
     if connect is not None:
         settings["connect_timeout"] = timedelta(seconds=connect)
     if options.impersonate:
@@ -173,6 +180,21 @@ def _build(options: TransportOptions, connect: float | None) -> "wreq.Client":
     elif not options.trust_env:
         settings["no_proxy"] = True
     return wreq.Client(**settings)
+
+
+_runtimes: "dict[int, wreq.Runtime | None]" = {}
+"""By process: the threads that wreq works on. None is its own default."""
+
+
+def _runtime() -> "wreq.Runtime | None":
+    """The threads for this process; a forked child has none of its parent's, and gets others."""
+    import wreq
+
+    process = os.getpid()
+    if process not in _runtimes:
+        # What a parent left is kept: letting go of it would wait for threads that are not here.
+        _runtimes[process] = wreq.Runtime() if _runtimes else None
+    return _runtimes[process]
 
 
 def _dns(options: TransportOptions) -> "wreq.DnsOptions":
