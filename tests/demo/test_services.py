@@ -269,7 +269,6 @@ async def test_signed_in_needs_a_bearer() -> None:
         (body(model="gpt-99"), 404, "model_not_found"),
         (body(parent_message_id=None), 422, "parent_message_id"),
         (body(conversation_id="nope"), 404, "conversation_not_found"),
-        (body("a forbiddenword"), 451, "usage policies"),
     ],
 )
 async def test_a_wrong_body_is_refused(asked: Any, status: int, words: str) -> None:
@@ -344,6 +343,19 @@ async def test_a_handed_in_question_is_forgotten_after_a_minute() -> None:
         query = f"action=aipkit_frontend_chat_stream&cache_key={key}&_ajax_nonce={nonce}&bot_id=5"
         got = await ask(demo.url, "GET", f"{ajax}?{query}&session_id=s&conversation_uuid=c")
         assert got.events[0] == ("error", '{"error":"Cached message has expired."}')
+
+
+# AI Engine
+
+
+@pytest.mark.parametrize("wrong", [{"newMessage": {"a": 1}}, {"messages": "nope"}])
+async def test_wrong_types_are_a_php_fatal(wrong: dict[str, Any]) -> None:
+    async with Demo(delay=0) as demo:
+        rest = "/Chatgpt4Online/wp-json"
+        nonce = (await ask(demo.url, "POST", f"{rest}/mwai/v1/start_session")).json["restNonce"]
+        asked = {"botId": "default", "newMessage": "hi", "messages": []} | wrong
+        got = await post_json(demo.url, f"{rest}/mwai-ui/v1/chats/submit", asked, headers={"x-wp-nonce": nonce})
+        assert (got.status, got.json["code"]) == (500, "internal_server_error")
 
 
 # One JSON request

@@ -76,8 +76,8 @@ class Break(Enum):
 class Reply(Struct):
     """A service's answer.
 
-    `finished` is called once: with True when all of it was sent, else with False. `buffered` says that
-    the service throws away what was printed before its body.
+    `finished` is called when the body ends: with True when all of it was sent, with False when it broke
+    off. `buffered` says that the service throws away what was printed before its body.
     """
 
     status: int

@@ -117,7 +117,11 @@ _TABLE = (
     # What the service itself says
     Fault("guest-limit", "the visitor's limit is used up"),
     Fault("no-guests", "the site does not serve guests", _API, None, "", ("ai_engine", "aipkit")),
-    Fault("banned", "the message has a banned word (so does any message with `forbiddenword`)"),
+    Fault(
+        "banned",
+        "the message has a banned word (so does any message with `forbiddenword`)",
+        services=("ai_engine", "ai_power", "aipkit", "json_text", "openai"),
+    ),
     Fault("upstream-error", "the AI behind the service answers 401, 429 or 500", ("chat",), 429, "STATUS"),
     Fault("upstream-cut", "the AI behind the service breaks off after K tokens", ("chat",), 5, "K"),
     Fault("upstream-event", "the AI behind the service reports an error after K tokens", ("chat",), 5, "K", _STREAMS),

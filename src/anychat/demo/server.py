@@ -98,11 +98,6 @@ class Demo:
         # The loop tells the protocols only in its next round that their connections are lost.
         await self.log.wait_open_connections(0)
 
-    async def serve_forever(self) -> None:
-        """Serve until cancelled."""
-        async with self:
-            await asyncio.get_running_loop().create_future()
-
     async def __aenter__(self) -> Self:
         await self.start()
         return self
