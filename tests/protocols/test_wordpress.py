@@ -214,3 +214,28 @@ def test_whatever_a_site_says_a_handshake_ends_in_a_question_to_it_or_in_our_err
         assert request.url.startswith("http://chat.test/")
         asked += 1
     assert asked > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [
+        (
+            "ai-engine",
+            '<div class=mwai-chatbot-container data-system=\'{"restNonce":"n","botId":"b\\ud83d","contextId":%d,'
+            '"restUrl":"/wp-json\\ud83d"}\' data-params=\'{"textInputMaxLength":%d}\'></div>',
+        ),
+        (
+            "aipkit",
+            '<div data-config=\'{"nonce":"n","botId":%d,"postId":%d,"ajaxUrl":"/a.php\\ud83d"}\'></div>',
+        ),
+        (
+            "ai-power",
+            "<div class=wpaicg-chatbox data-nonce=n data-bot-id=%d data-post-id=%d></div>"
+            '<script>var wpaicgParams = {"ajax_url":"/a.php\\ud83d"};</script>',
+        ),
+    ],
+)
+def test_ids_that_no_id_can_be_and_halves_of_characters_are_not_sent_on(name, page):
+    request = question(create(name, {"page": "/chat/"}), (page % (10**30, 10**30)).encode(), REPLIES["aipkit"])
+    request.url.encode()
+    assert str(10**30).encode() not in request.url.encode() + request.body
