@@ -27,7 +27,8 @@ from anychat.protocols import create
 from anychat.protocols.base import Site
 from anychat.protocols.json_text import JsonText
 from anychat.wire import Head, Limits, Request
-from tests.captures.make_written import TEXT, recordings
+from tests.captures.make_written import recordings
+from tests.captures.writing import TEXT
 from tests.protocols.driving import Outcome, ask, by_bytes, cases, cut_at, load, new_state, read, turn
 
 AICHAT = JsonText(
@@ -229,7 +230,7 @@ def test_every_recording_has_an_outcome():
 
 def test_recordings_are_as_written():
     for path, text in recordings().items():
-        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run tests/captures/make_written.py"
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run python -m tests.captures.make_written"
 
 
 @pytest.mark.parametrize("case", OUTCOMES)
@@ -262,6 +263,15 @@ def test_truncated_at_every_length(case):
         assert not any(isinstance(event, Done) for event in outcome.events)
         if case == "answer" and length:
             assert type(outcome.error) is TruncatedAnswer
+
+
+def test_without_a_declaration_recordings_of_aichat_are_read():
+    reader, (recorded,) = JsonText().reader, load("json-text", "error-flag-false")
+    read_as = reader(recorded.request)
+    assert read_as is not None
+    assert type(read(read_as(recorded.head), recorded.chunks).error) is ProviderUnavailable
+    assert ask(JsonText(), site(JsonText()), turn()).decoder(Head(200)) is not None
+    assert answer(JsonText(), '{"message": "no flag"}').text == "no flag"
 
 
 def test_reader_knows_its_questions():

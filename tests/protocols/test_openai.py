@@ -24,7 +24,7 @@ from anychat.protocols import create
 from anychat.protocols.base import Site
 from anychat.protocols.openai import OpenAI
 from anychat.wire import Head, Limits, Request
-from tests.captures.make_written import TEXT
+from tests.captures.writing import TEXT
 from tests.protocols.driving import Outcome, ask, by_bytes, cases, cut_at, join, load, new_state, read, turn
 
 PROTOCOL = OpenAI()

@@ -58,13 +58,27 @@ class Snapshot:
     """The text of a message that is sent again and again, each time whole."""
 
     def __init__(self) -> None:
-        self.text = ""
+        self._pieces: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """The message so far."""
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+    def grow(self, piece: str) -> None:
+        """Add what is known to stand behind the text."""
+        self._pieces.append(piece)
 
     def advance(self, text: str) -> str | None:
         """What the new snapshot adds to the last; None when it does not extend it."""
+        old = self.text
+        if text.startswith(old) and len(text) == len(old):
+            return ""
         if text and _HIGH_HALVES[0] <= text[-1] <= _HIGH_HALVES[1]:
             text = text[:-1]  # half of a character; the next snapshot has all of it
-        old, self.text = self.text, text
+        self._pieces = [text]
         return text[len(old) :] if text.startswith(old) else None
 
 

@@ -175,7 +175,9 @@ class JsonText(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return None
         if request.method != self.method or path != urlsplit(self.path).path:
             return None
-        return lambda head: _DECODERS[self.format](self, head, Limits(), arrival(head))
+        # Nothing declared: the answers are those of the service that the defaults are taken from.
+        declared = self if self != JsonText() else JsonText(ok="/response")
+        return lambda head: _DECODERS[declared.format](declared, head, Limits(), arrival(head))
 
     def _request(self, site: Site, turn: ChatRequest) -> Request:
         split_address(site.url)
