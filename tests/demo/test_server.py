@@ -62,14 +62,17 @@ async def test_two_requests_at_once_on_one_connection_are_answered_in_order() ->
 
 async def test_a_hang_up_in_mid_answer_is_noticed_at_once() -> None:
     async with Demo(delay=0.05) as demo:
+        before = asyncio.all_tasks()
         async with Connection(demo.url) as connection:
             await connection.send("POST", CHAT, HEADERS, BODY)
             await connection.head()
             await connection.event()
+            assert len(asyncio.all_tasks()) == len(before) + 1
         start = time.monotonic()
         await demo.log.wait_hangups(1)
         await demo.log.wait_open_connections(0)
         assert time.monotonic() - start < 0.5
+        assert asyncio.all_tasks() == before
         assert demo.log.requests[-1].ended == "hangup"
         assert demo.log.answers["/v1"] == 0
 
