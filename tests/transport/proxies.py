@@ -125,7 +125,10 @@ async def _pipe(
                 await sink.drain()
         sink.close()
 
-    await asyncio.gather(copy(reader, up_writer), copy(up_reader, writer))
+    try:
+        await asyncio.gather(copy(reader, up_writer), copy(up_reader, writer))
+    finally:
+        up_writer.transport.abort()
 
 
 @contextlib.asynccontextmanager

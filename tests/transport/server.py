@@ -158,10 +158,13 @@ async def listening(
         listener.close()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
         for writer in writers:
             writer.transport.abort()
         await asyncio.sleep(0)
+    for end in ends:
+        if isinstance(end, Exception) and not isinstance(end, ConnectionError):
+            raise end
 
 
 @contextlib.asynccontextmanager

@@ -5,6 +5,7 @@ for all of them. A transport translates its library's exceptions into ours, `fro
 closes the connection at once when the reading task is cancelled or the exchange is closed.
 """
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
@@ -21,20 +22,22 @@ class Timeouts(Struct, frozen=True, kw_only=True):
 
     `connect` until there is a connection (with TLS and proxy), `first_byte` from the sending until
     the head (a connection that has to be made first counts), `idle` between two pieces of the body
-    while somebody waits for one, `total` for the whole exchange.
+    while somebody waits for one, `total` for the whole exchange. `deadline` is when the total ends,
+    by `time.monotonic`, where it began before this exchange did.
     """
 
     connect: float | None = 15.0
     first_byte: float | None = 120.0
     idle: float | None = 130.0
     total: float | None = 600.0
+    deadline: float | None = None
 
     def within(self, remaining: float | None) -> "Timeouts":
-        """The same, with no more than `remaining` seconds in total."""
+        """The same, with no more than `remaining` seconds left of the total."""
         if remaining is None:
             return self
-        total = remaining if self.total is None else min(self.total, remaining)
-        return structs.replace(self, total=max(total, 0.0))
+        deadline = time.monotonic() + remaining
+        return structs.replace(self, deadline=deadline if self.deadline is None else min(self.deadline, deadline))
 
 
 class TransportOptions(Struct, frozen=True, kw_only=True):

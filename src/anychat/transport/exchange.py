@@ -13,6 +13,8 @@ __all__ = ["open_exchange", "redirected"]
 # tokens, API keys under any name) was meant for the first one.
 _HARMLESS = frozenset({"accept", "accept-language", "cache-control", "pragma", "user-agent"})
 
+_PORTS = {"http": 80, "https": 443}
+
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -21,8 +23,10 @@ async def open_exchange(
 ) -> Exchange:
     """Send `request` with the jar's cookies, keep what comes back, follow redirects.
 
-    Raises `RemoteProtocolError` for too many redirects, or one that must not be followed.
+    `timeouts.total` covers all of them. Raises `RemoteProtocolError` for too many redirects, or one
+    that must not be followed.
     """
+    timeouts = timeouts.within(timeouts.total)
     for _ in range(limits.redirects + 1):
         exchange = await transport.send(_with_cookies(request, jar), timeouts)
         head = exchange.head
@@ -51,12 +55,12 @@ def redirected(request: Request, head: Head) -> Request:
     try:
         url = urljoin(request.url, head.header("location"))
         old, new = urlsplit(request.url), urlsplit(url)
-        ports = (old.port, new.port)
+        ports = (old.port or _PORTS.get(old.scheme), new.port or _PORTS.get(new.scheme))
     except ValueError as error:
         raise RemoteProtocolError("redirect to an address that is none", status=head.status) from error
     if new.scheme not in ("http", "https") or not new.hostname or new.username or new.password:
         raise RemoteProtocolError(f"redirect to {new.scheme}: is not followed", status=head.status, code="redirects")
-    upgrade = (old.scheme, new.scheme) == ("http", "https") and ports == (None, None)
+    upgrade = (old.scheme, new.scheme) == ("http", "https") and ports == (80, 443)
     same = old.hostname == new.hostname and (upgrade or (old.scheme == new.scheme and ports[0] == ports[1]))
     method, body, headers = request.method, request.body, request.headers
     if head.status == 303 or (head.status in (301, 302) and method == "POST"):

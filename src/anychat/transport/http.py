@@ -19,6 +19,7 @@ from anychat.errors import (
     ConnectFailed,
     ConnectionLost,
     RemoteProtocolError,
+    UnsupportedFeature,
 )
 from anychat.transport.addresses import check_pins, origin, proxy_parts, text_of
 from anychat.transport.base import Timeouts, TransportOptions
@@ -44,13 +45,16 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 class HttpTransport:
     """Sends requests by wreq: HTTP/1.1 and HTTP/2, proxies, browser profiles, compression.
 
-    One object serves any number of event loops and threads. Nothing is imported or opened before
-    the first request. Raises `ConfigError` for options that cannot be honoured.
+    One object serves any number of event loops and threads. Nothing is opened before the first
+    request. Raises `ConfigError` for options that cannot be honoured, at the latest at the first request.
     """
 
     def __init__(self, options: TransportOptions = TransportOptions()) -> None:
         self.options = options
-        self._proxy_name = proxy_parts(options.proxy)[1] if options.proxy else ""
+        self._proxy_name = _checked_proxy(options.proxy) if options.proxy else ""
+        check_pins(options.resolve)
+        if options.impersonate:
+            _profile(options.impersonate)
         self._clients: OrderedDict[float | None, wreq.Client] = OrderedDict()
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -224,6 +228,17 @@ def _roots(verify: bool | str) -> "bool | wreq.CertStore":
         raise ConfigError(f"verify: {verify} cannot be read as certificates: {_reason(error)}") from error
 
 
+def _checked_proxy(url: str) -> str:
+    """The proxy's name for messages, when wreq can use it."""
+    parts, name = proxy_parts(url)
+    if parts.scheme.startswith("socks4") and parts.username:
+        raise UnsupportedFeature(
+            f"the wreq transport cannot tell the proxy {name} a user; socks5 and the aiohttp transport can",
+            feature="proxy",
+        )
+    return name
+
+
 def _proxy(url: str) -> "wreq.Proxy":
     import wreq
 
@@ -254,7 +269,8 @@ def _profiles() -> "dict[str, wreq.Profile]":
 def _profile(name: str) -> "wreq.Profile":
     profiles = _profiles()
     plain = _plain(name)
-    profile = profiles.get(plain) or profiles.get(plain.removesuffix("0"))
+    # Safari 18 is also written 18.0.
+    profile = profiles.get(plain) or profiles.get(_plain(re.sub(r"[._]0$", "", name)))
     if profile is None:
         near = difflib.get_close_matches(plain, profiles, 5, 0.5) or ["chrome", "firefox", "safari", "edge"]
         raise ConfigError(f"impersonate: no browser profile {name!r}; there are, for example, {', '.join(near)}")

@@ -1,6 +1,7 @@
 """Time limits of an exchange, kept with one timer however many pieces its body comes in."""
 
 import asyncio
+import time
 from math import inf
 
 from anychat.errors import TimedOut, TimeoutPhase
@@ -46,6 +47,8 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
         self._until = inf if timeouts.total is None else self._since + timeouts.total
+        if timeouts.deadline is not None:
+            self._until = min(self._until, self._since + timeouts.deadline - time.monotonic())
         self._idle = False
         self._limit = inf if timeouts.first_byte is None else timeouts.first_byte
         self._phase: TimeoutPhase | None = None
