@@ -13,14 +13,13 @@ from anychat.errors import ConfigError, RateLimited, TruncatedAnswer
 from anychat.protocols.base import Answer as BaseAnswer
 from anychat.testing import conformance, recordings
 from anychat.testing.conformance import Answer, Violation
-from anychat.testing.decode import default_protocols
 from anychat.wire import Decoder, Head, Request
 
 PATHS = recordings.find(Path(__file__).parent / "captures")
 
 
 def _all_answers() -> list[Answer]:
-    return [answer for path in PATHS for answer in conformance.answers(recordings.load(path), default_protocols())]
+    return [answer for path in PATHS for answer in conformance.answers(recordings.load(path))]
 
 
 def _name(answer: Answer) -> str:

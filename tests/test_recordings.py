@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from anychat.errors import ConfigError, RemoteProtocolError
-from anychat.protocols import PROTOCOLS
+from anychat.protocols import PROTOCOLS, create
 from anychat.testing import recordings
-from anychat.testing.decode import decode_file, decode_recording, default_protocols, find_reader, rechunk
+from anychat.testing.decode import decode_file, decode_recording, find_reader, known_protocols, rechunk
 from anychat.testing.recordings import Exchange, load
 from anychat.wire import Request
 
@@ -50,11 +50,10 @@ def _question(request: Request) -> str:
 
 
 def test_every_exchange_is_a_chat_answer_or_known_to_be_none():
-    known = default_protocols()
     unknown, used = [], set()
     for path in PATHS:
         for index, exchange in enumerate(load(path).exchanges):
-            if find_reader(exchange.request, known) is None:
+            if find_reader(exchange.request) is None:
                 question = _question(exchange.request)
                 reasons = {pattern for pattern in NO_ANSWER if re.fullmatch(pattern, question, re.I)}
                 used |= reasons
@@ -65,16 +64,15 @@ def test_every_exchange_is_a_chat_answer_or_known_to_be_none():
 
 
 def test_no_two_protocols_claim_the_same_question():
-    known = default_protocols()
     for path in PATHS:
         for index, exchange in enumerate(load(path).exchanges):
-            claims = [name for name, protocol in known.items() if protocol.reader(exchange.request) is not None]
+            claims = {known.name for known in known_protocols() if known.reader(exchange.request) is not None}
             assert len(claims) < 2, (path, index, claims)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_protocol_has_recorded_answers_that_succeed_and_that_fail(name):
-    known = {name: default_protocols()[name]}
+    known = [create(name)]
     kinds = {event["type"] for path in PATHS for event in decode_recording(load(path), protocols=known)}
     assert {"delta", "done", "error"} <= kinds
 
@@ -121,6 +119,13 @@ def test_a_decoded_answer_and_a_decoded_error():
     errors = [e for e in decode_file(CAPTURES / "aiengine-3.6.2" / "error-guest-limit.json") if e["type"] == "error"]
     assert {e["error"] for e in errors} == {"RateLimited"}
     assert all(e["message"] for e in errors)
+
+
+def test_a_known_site_is_read_with_its_own_options():
+    # Without them, what stands at the place of the answer would be taken for one.
+    events = list(decode_file(CAPTURES / "json-text" / "error-flag-false.json"))
+    assert [event["type"] for event in events] == ["error"]
+    assert "Daily limit is used up" in events[0]["message"]
 
 
 @pytest.mark.parametrize(

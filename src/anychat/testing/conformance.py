@@ -15,7 +15,7 @@ Use it for a protocol of your own:
 
     @pytest.mark.parametrize("path", recordings.find("tests/captures"), ids=str)
     def test_conformance(path):
-        for answer in conformance.answers(recordings.load(path), {"my-protocol": MyProtocol()}):
+        for answer in conformance.answers(recordings.load(path), [MyProtocol()]):
             conformance.check(answer)
 
 The checks raise `Violation`, an `AssertionError` that names the recording, the exchange and the cut.
@@ -34,7 +34,7 @@ from msgspec import Struct
 from anychat.chat import Delta, Done, Event, Reasoning
 from anychat.errors import AnychatError, ProviderError
 from anychat.protocols.base import ChatProtocol
-from anychat.testing.decode import cut_at_random, default_protocols, find_reader
+from anychat.testing.decode import cut_at_random, find_reader, known_protocols
 from anychat.testing.recordings import Recording
 from anychat.wire import Decoder, Head, Request
 
@@ -101,9 +101,12 @@ class Outcome(Struct, frozen=True):
         return "".join(event.text for event in self.events if isinstance(event, Delta))
 
 
-def answers(recording: Recording, protocols: Mapping[str, ChatProtocol] | None = None) -> Iterator[Answer]:
-    """The chat answers of a recording: those to requests that one of the protocols knows (by default, of all)."""
-    known = default_protocols() if protocols is None else protocols
+def answers(recording: Recording, protocols: Iterable[ChatProtocol] | None = None) -> Iterator[Answer]:
+    """The chat answers of a recording: those to requests that one of the protocols knows.
+
+    `protocols` are by default those of all known sites and all that anychat brings.
+    """
+    known = known_protocols() if protocols is None else tuple(protocols)
     for index, exchange in enumerate(recording.exchanges):
         found = find_reader(exchange.request, known)
         if found is not None:

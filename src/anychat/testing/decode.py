@@ -5,7 +5,8 @@ the request is a question of its own.
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import msgspec
 from anychat.errors import AnychatError, ConfigError
 from anychat.protocols import PROTOCOLS, create
 from anychat.protocols.base import ChatProtocol
+from anychat.registry import providers
 from anychat.testing.recordings import Exchange, Recording, load
 from anychat.wire import Decoder, Head, Request
 
@@ -23,8 +25,8 @@ __all__ = [
     "cut_at_random",
     "decode_file",
     "decode_recording",
-    "default_protocols",
     "find_reader",
+    "known_protocols",
     "rechunk",
 ]
 
@@ -32,19 +34,31 @@ CHUNKINGS = ("recorded", "whole", "bytes", "random:SEED")
 """The ways to cut a body: as it arrived, in one piece, byte by byte, or at random places of a seed."""
 
 
-def default_protocols() -> dict[str, ChatProtocol]:
-    """All protocols that anychat brings, with their default options."""
-    return {name: create(name) for name in PROTOCOLS}
+@cache
+def known_protocols() -> tuple[ChatProtocol, ...]:
+    """The protocols of all known sites, with the sites' own options, and then all protocols with the default ones.
+
+    A site's own options come first because they tell more: where its answers say that they are errors.
+    """
+    sites = (provider.protocol for provider in providers().values())
+    known: list[ChatProtocol] = []
+    for protocol in (*sites, *map(create, PROTOCOLS)):
+        if protocol not in known:
+            known.append(protocol)
+    return tuple(known)
 
 
 def find_reader(
-    request: Request, protocols: Mapping[str, ChatProtocol]
+    request: Request, protocols: Iterable[ChatProtocol] | None = None
 ) -> tuple[str, Callable[[Head], Decoder]] | None:
-    """The name of the first protocol whose question this is, and how to read the answer; None when it is none's."""
-    for name, protocol in protocols.items():
+    """The name of the first protocol whose question this is, and how to read the answer; None when it is none's.
+
+    `protocols` are by default the `known_protocols`.
+    """
+    for protocol in known_protocols() if protocols is None else protocols:
         reader = protocol.reader(request)
         if reader is not None:
-            return name, reader
+            return protocol.name, reader
     return None
 
 
@@ -88,7 +102,7 @@ def decode_recording(
     recording: Recording,
     name: str = "",
     chunking: str = "recorded",
-    protocols: Mapping[str, ChatProtocol] | None = None,
+    protocols: Iterable[ChatProtocol] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The events of every chat answer in the recording, as objects for JSON.
 
@@ -99,7 +113,7 @@ def decode_recording(
     """
     if chunking not in CHUNKINGS[:3]:
         _random_cuts(chunking)
-    known = default_protocols() if protocols is None else protocols
+    known = known_protocols() if protocols is None else tuple(protocols)
     for index, exchange in enumerate(recording.exchanges):
         found = find_reader(exchange.request, known)
         if found is not None:
