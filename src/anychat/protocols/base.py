@@ -55,6 +55,13 @@ class Site(Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     """Seconds for a whole answer, where the site has a limit of its own."""
 
+    def __repr__(self) -> str:
+        """Without headers, key and the protocol's options: these may be secret."""
+        return f"Site(name={self.name!r}, url={self.url!r}, protocol={self.protocol.name!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return [("name", self.name), ("url", self.url), ("protocol", self.protocol.name)]
+
 
 class Token(Struct, frozen=True):
     """A nonce or session token: since when we have it and when it ends (seconds since 1970), if known."""
@@ -62,6 +69,12 @@ class Token(Struct, frozen=True):
     value: str
     since: float
     expires: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Token(since={self.since!r}, expires={self.expires!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, float | None]]:
+        return [("since", self.since), ("expires", self.expires)]
 
 
 class SessionState:

@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from anychat.errors import ConfigError
 
-__all__ = ["PROXY_SCHEMES", "check_headers", "check_pins", "origin", "proxy_parts", "text_of"]
+__all__ = ["PROXY_SCHEMES", "check_headers", "check_pins", "origin", "proxy_parts", "text_of", "without_credentials"]
 
 PROXY_SCHEMES = frozenset({"http", "https", "socks4", "socks4a", "socks5", "socks5h"})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -44,6 +44,13 @@ def proxy_parts(url: str) -> tuple[SplitResult, str]:
     if parts.scheme not in PROXY_SCHEMES or not host:
         raise ConfigError(f"a proxy is {', '.join(sorted(PROXY_SCHEMES))} ://host:port, not {parts.scheme}:")
     return parts, _spelled(parts.scheme, host, port)
+
+
+def without_credentials(url: str) -> str:
+    """An address as it may be shown, whether it is a good one or not."""
+    before, at, rest = url.rpartition("@")
+    scheme, there, _ = before.partition("://")
+    return f"{scheme}://{rest}" if there else rest
 
 
 def check_headers(headers: Mapping[str, str]) -> None:

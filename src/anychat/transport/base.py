@@ -12,6 +12,7 @@ from typing import Protocol
 from msgspec import Struct, field, structs
 
 from anychat.errors import RemoteProtocolError
+from anychat.transport.addresses import without_credentials
 from anychat.wire import Head, Request
 
 __all__ = ["Exchange", "Timeouts", "Transport", "TransportOptions", "read"]
@@ -55,6 +56,15 @@ class TransportOptions(Struct, frozen=True, kw_only=True):
     impersonate: str | None = None
     trust_env: bool = False
     resolve: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"TransportOptions({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Without the proxy's credentials."""
+        proxy = self.proxy and without_credentials(self.proxy)
+        shown = {name: getattr(self, name) for name in self.__struct_fields__} | {"proxy": proxy}
+        return list(shown.items())
 
 
 class Exchange(Protocol):
