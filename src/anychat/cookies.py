@@ -5,6 +5,7 @@ The jar is the standard library's (RFC 6265 by way of `http.cookiejar`).
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
@@ -78,8 +79,10 @@ class CookieJar:
     def _standard(self) -> "StandardJar":
         if self._jar is None:
             from http.cookiejar import CookieJar as StandardJar  # 30 ms of imports that many sites never need
+            from http.cookiejar import DefaultCookiePolicy as Policy
 
-            self._jar = StandardJar()
+            # Left to itself it sends cookies without a Domain to subdomains too (against RFC 6265, 5.4).
+            self._jar = StandardJar(Policy(strict_ns_domain=Policy.DomainStrictNonDomain))
         return self._jar
 
     def header(self, url: str) -> str:
@@ -92,14 +95,17 @@ class CookieJar:
 
     def store(self, url: str, lines: Iterable[str]) -> None:
         """Keep what the `Set-Cookie` lines of a response from `url` say."""
-        lines = list(lines)
+        asked = _Asked(url)
+        lines = [line for line in lines if not _for_other_address(line, asked.host)]
         if lines:
-            self._standard().extract_cookies(_Answered(lines), _Asked(url))  # type: ignore[arg-type]
+            self._standard().extract_cookies(_Answered(lines), asked)  # type: ignore[arg-type]
 
     def set(self, url: str, cookies: Mapping[str, str]) -> None:
         """Cookies that the caller hands in, for the host of `url` and all its paths."""
+        host = _Asked(url).host
+        domain = f"[{host}]" if ":" in host else host
         for name, value in cookies.items():
-            self._standard().set_cookie(make_cookie(name, value, _Asked(url).host))
+            self._standard().set_cookie(make_cookie(name, value, domain))
 
     def add(self, cookie: "Cookie") -> None:
         self._standard().set_cookie(cookie)
@@ -109,6 +115,16 @@ class CookieJar:
 
     def __len__(self) -> int:
         return len(self._jar) if self._jar is not None else 0
+
+
+_DOMAIN = re.compile(r";\s*domain\s*=\s*([^;]*)", re.IGNORECASE)
+_IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
+
+
+def _for_other_address(line: str, host: str) -> bool:
+    """Whether a `Set-Cookie` line from an IPv4 address names a domain: those have none (RFC 6265, 5.1.3)."""
+    domain = _DOMAIN.search(line)
+    return bool(domain and _IPV4.fullmatch(host) and domain[1].strip().removeprefix(".") != host)
 
 
 def make_cookie(
