@@ -77,7 +77,7 @@ def python(*arguments: str, lock: int) -> None:
 
 
 def pip_install(*arguments: str, lock: int) -> None:
-    python("-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments, lock=lock)
+    python("-m", "pip", "install", "-qq", "--disable-pip-version-check", *arguments, lock=lock)
 
 
 def say(text: str) -> None:
