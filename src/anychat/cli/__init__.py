@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from anychat import __version__
-from anychat.cli.failures import reported
+from anychat.cli.failures import Reporting, debug_option, reported
 
 __all__ = ["COMMANDS", "cli", "main"]
 
@@ -15,14 +15,32 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("anychat.cli.chat:chat", "Talk in the terminal, turn by turn."),
     "providers": ("anychat.cli.listing:list_providers", "List the providers and what each supports."),
     "models": ("anychat.cli.listing:list_models", "List the models and which providers have them."),
-    "demo": ("anychat.cli.demo:demo", "See all five services answer, from a local server that plays them."),
+    "demo": ("anychat.cli.demo:demo", "See five services answer, played by a local server."),
     "decode": ("anychat.cli.decode:decode", "Print what the answers in recordings mean."),
 }
 """Name -> where it stands and its one-line help, so that `anychat --help` imports none of them."""
 
+_EXIT_CODES = (
+    ("0", "answered, whole"),
+    ("1", "an unexpected failure, such as a full disk or a bug: --debug shows where"),
+    ("2", "wrong use: an option, setting, file, provider or model"),
+    ("3", "no connection, a broken one, or a time-out"),
+    ("4", "the service failed or refused"),
+    ("5", "rate limited: wait"),
+    ("6", "a person has to solve a challenge"),
+    ("7", "the answer broke off or was not understood"),
+    ("130", "interrupted by Ctrl-C"),
+    ("141", "nobody reads the output any more"),
+)
+
 
 class LazyGroup(click.Group):
     """A group that imports a command when it is called."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        # Here and not only around `main`, which gives interrupts and closed pipes codes of its own.
+        with reported(ctx.ensure_object(Reporting)):
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -38,20 +56,33 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Exit codes"):
+            formatter.write_dl(_EXIT_CODES)
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, "--version", message="anychat %(version)s")
-@click.option("--debug", is_flag=True, help="Show where an error came from.")
-def cli(debug: bool) -> None:
+@debug_option
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """One interface to every chat service.
 
-    Exit codes: 0 answered; 2 wrong use, setting or model; 3 no connection or time-out; 4 the service
-    failed or refused; 5 rate limited; 6 a person has to solve a challenge; 7 the answer was broken or
-    not understood; 130 interrupted.
+    Answers go to standard output; errors are one line on standard error, which says what to do.
+
+    To see it work without any service: anychat demo
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
 
 
 def main(args: list[str] | None = None) -> Any:
     """Run the command and leave with its exit code."""
-    with reported():
-        return cli.main(args, prog_name="anychat", standalone_mode=False)
+    reporting = Reporting()
+    with reported(reporting):
+        return cli.main(args, prog_name="anychat", standalone_mode=False, obj=reporting)

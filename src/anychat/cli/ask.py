@@ -1,6 +1,8 @@
 """`anychat ask`: one question, one answer."""
 
 import asyncio
+import os
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,30 +11,48 @@ import click
 import msgspec
 
 from anychat.chat import Delta, Event, Notice
+from anychat.cli.failures import as_event
 from anychat.cli.options import Target, pairs, target_options
 from anychat.cli.render import printable
-from anychat.errors import ConfigError
+from anychat.errors import AnychatError, ConfigError
 
 __all__ = ["ask"]
+
+_RESERVED = {
+    "model": "-m",
+    "provider": "-p",
+    "messages": "-s and the question",
+    "stream": "--no-stream",
+    "timeout": "--timeout",
+    "strict": "--lenient",
+    "conversation": "`anychat chat`",
+}
+"""Arguments of the call that are no options of the model -> what to give instead."""
 
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[QUESTION]...")
-@target_options
+@click.option("-s", "--system", default=None, metavar="TEXT", help="System message.")
 @click.option(
-    "-f", "--file", "files", multiple=True, type=click.Path(path_type=Path), help="Text file, put before the question."
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Text file, put before the question; - is standard input. May be repeated.",
 )
-@click.option("-s", "--system", default=None, help="System message.")
+@click.option("--json", "as_json", is_flag=True, help="Print the events as JSON lines.")
+@click.option("--no-stream", is_flag=True, help="Ask for the answer in one piece.")
 @click.option(
     "-o",
     "--option",
     "options",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Option of the model, such as temperature=0.2.",
+    help="Option of the model, such as temperature=0.2; may be repeated.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the events as JSON lines.")
-@click.option("--no-stream", is_flag=True, help="Ask for the answer in one piece.")
+@target_options
 def ask(
     words: tuple[str, ...],
     files: tuple[Path, ...],
@@ -44,64 +64,103 @@ def ask(
 ) -> None:
     """Ask one question and print the answer as it streams.
 
-    The question is the words, and before them the files and what comes on standard input.
+    The question is the words, and before them the files, or what comes on standard input.
+
+    \b
+    anychat ask -m gpt-4o "Why is the sky blue?"
+    git diff | anychat ask -p ChatGptt "What does this change?"
+    anychat ask --base-url http://localhost:8080/v1 --protocol openai -m llama "Hello"
     """
-    question = _question(words, files)
+    given = pairs(options, reserved=_RESERVED)
+    asked = Target(**target)
     messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": question})
-    asyncio.run(_ask(Target(**target), messages, pairs(options), as_json, not no_stream))
+    messages.append({"role": "user", "content": _question(words, files)})
+    asyncio.run(_ask(asked, messages, given, as_json, not no_stream))
 
 
 def _question(words: tuple[str, ...], files: tuple[Path, ...]) -> str:
-    parts = []
-    for file in files:
-        try:
-            parts.append(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file}: cannot be read as UTF-8 text: {error}") from error
-    if not sys.stdin.isatty() and not (words and _nothing_waits()):
-        parts.append(sys.stdin.read())
+    parts = [_read(file) for file in files]
+    if Path("-") not in files and _is_fed(may_wait=not words):
+        parts.append(_read(Path("-")))
     parts.append(" ".join(words))
     question = "\n\n".join(part.strip("\n") for part in parts if part.strip())
     if not question:
-        raise ConfigError('nothing to ask: anychat ask -m MODEL "your question"')
+        raise ConfigError('nothing to ask; write: anychat ask -m MODEL "your question"')
     return question
 
 
-def _nothing_waits() -> bool:
-    """Whether standard input is not a file or pipe that someone fed on purpose (such as under cron)."""
-    import os
-    import stat
-
+def _read(file: Path) -> str:
+    """The text of a file or of standard input. Raises `ConfigError`."""
+    name = "standard input" if file == Path("-") else str(file)
     try:
+        data = sys.stdin.buffer.read() if file == Path("-") else file.read_bytes()
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}: not UTF-8 text (byte {error.start} is {data[error.start]:#04x})") from error
+    except OSError as error:
+        raise ConfigError(f"{name}: {error.strerror or error}") from error
+
+
+def _is_fed(*, may_wait: bool) -> bool:
+    """Whether standard input was fed on purpose: a file or a pipe.
+
+    Of anything else but a terminal (under cron, say) it is read only when there is no question yet.
+    """
+    try:
+        if sys.stdin.isatty():
+            return False
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError):
-        return True
-    return not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode))
+        return False
+    return may_wait or stat.S_ISREG(mode) or stat.S_ISFIFO(mode)
 
 
 async def _ask(
     target: Target, messages: list[dict[str, Any]], options: dict[str, Any], as_json: bool, stream: bool
 ) -> None:
     events = target.client.events(model=target.model, messages=messages, stream=stream, **options)
-    on_terminal = sys.stdout.isatty()
-    ended = True
+    output = _JsonLines() if as_json else _Text()
     try:
         async for event in events:
-            if as_json:
-                click.echo(msgspec.json.encode(event).decode())
-            elif isinstance(event, Delta):
-                text = printable(event.text) if on_terminal else event.text
-                click.echo(text, nl=False)
-                ended = text.endswith("\n")
-            else:
-                _remark(event)
+            output.write(event)
+    except AnychatError as error:
+        output.fail(error)
+        raise
     finally:
         await events.aclose()
-        if not as_json and not ended:
+        output.end()
+
+
+class _JsonLines:
+    """Writes the events as JSON, one a line; an error is the last of them."""
+
+    def write(self, event: Event | dict[str, Any]) -> None:
+        click.echo(msgspec.json.encode(event).decode())
+
+    def fail(self, error: AnychatError) -> None:
+        self.write(as_event(error))
+
+    def end(self) -> None:
+        """Every line is whole already."""
+
+
+class _Text:
+    """Writes the answer's text: to a terminal only what is safe there, elsewhere as it is."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._open = False
+
+    def write(self, event: Event) -> None:
+        if isinstance(event, Delta) and event.text:
+            click.echo(printable(event.text) if self._terminal else event.text, nl=False)
+            self._open = not event.text.endswith("\n")
+        elif isinstance(event, Notice) and event.kind != "status":
+            click.echo(f"anychat: {event.kind}: {printable(event.text)}", err=True)
+
+    def fail(self, error: AnychatError) -> None:
+        """The error is told on standard error alone."""
+
+    def end(self) -> None:
+        if self._open:
             click.echo()
-
-
-def _remark(event: Event) -> None:
-    if isinstance(event, Notice) and event.kind != "status":
-        click.echo(f"anychat: {event.kind}: {printable(event.text)}", err=True)

@@ -4,248 +4,285 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import click
-import msgspec
 
-from anychat.chat import Conversation, Delta, Notice
-from anychat.cli.failures import describe
+from anychat.cli.failures import Reporting, describe
 from anychat.cli.options import Target, target_options
-from anychat.cli.render import MarkdownStream, printable
+from anychat.cli.render import MarkdownStream, markdown, printable
+from anychat.cli.talk import Talk
 from anychat.errors import AnychatError, ConfigError
-from anychat.registry import resolve
 
-__all__ = ["Talk", "chat"]
+if TYPE_CHECKING:
+    from prompt_toolkit.history import History
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+__all__ = ["COMMANDS", "chat"]
 
 COMMANDS = {
-    "/model": "/model NAME       ask another model, or PROVIDER/MODEL; alone: show the present one",
-    "/system": "/system TEXT      set the system message; alone: remove it",
-    "/new": "/new              start a new conversation",
-    "/retry": "/retry            ask the last question again",
-    "/history": "/history          show the conversation",
-    "/save": "/save FILE        write the conversation, as JSON or (FILE.md) markdown",
-    "/load": "/load FILE        go on with a conversation saved as JSON",
-    "/help": "/help             show this",
-    "/quit": "/quit             leave (also Ctrl-D)",
+    "/model": ("NAME", "ask another model, or PROVIDER/MODEL; alone: say which it is"),
+    "/system": ("TEXT", "set the system message; alone: remove it"),
+    "/new": ("", "start a new conversation"),
+    "/retry": ("", "ask the last question again"),
+    "/history": ("", "show the conversation"),
+    "/save": ("FILE", "write the conversation, as JSON or (FILE.md) markdown"),
+    "/load": ("FILE", "go on with a conversation saved as JSON"),
+    "/help": ("", "show this"),
+    "/quit": ("", "leave (also Ctrl-D)"),
 }
+"""Command -> its argument and what it does."""
+
+_KEYS = "Enter asks, Alt-Enter begins a new line, Ctrl-C stops an answer, Ctrl-D leaves."
 
 
 @click.command()
+@click.option("-s", "--system", default=None, metavar="TEXT", help="System message.")
 @target_options
-@click.option("-s", "--system", default=None, help="System message.")
-def chat(system: str | None, **target: Any) -> None:
+@click.pass_obj
+def chat(reporting: Reporting, /, system: str | None, **target: Any) -> None:
     """Talk in the terminal, turn by turn.
 
-    Ctrl-C stops an answer and not the program; Ctrl-D or /quit leaves. /help lists the commands.
+    Ctrl-C stops an answer and not the program; Ctrl-D or /quit leaves; /help lists the commands.
+    From a pipe every line is a question; the first that fails ends it, with its exit code.
     """
-    asyncio.run(_run(Talk(Target(**target), system)))
+    talk = Talk(Target(**target), system)
+    asyncio.run(_Conversation(talk, reporting).run())
 
 
-class Talk:
-    """A conversation: its messages, and the service's own state of it."""
-
-    def __init__(self, target: Target, system: str | None) -> None:
-        self.target = target
-        self.system = system
-        self.messages: list[dict[str, Any]] = []
-        self.conversation: Conversation | None = None
-
-    @property
-    def who(self) -> str:
-        return "/".join(part for part in (self.target.provider, self.target.model) if part) or "endpoint"
-
-    def new(self) -> None:
-        self.messages, self.conversation = [], None
-
-    def set_model(self, name: str) -> None:
-        """Ask another model from now on; the messages go along, the service's own conversation does not."""
-        if self.target.provider is None or "/" in name:
-            provider, model = resolve(name)
-            self.target.provider = None
-            name = f"{provider.__name__}/{model}"
-        else:
-            resolve(name, self.target.provider)
-        self.target.model = name
-        self.conversation = None
-
-    def take_back(self) -> str:
-        """The last question, which with its answer leaves the conversation. Raises `ConfigError` when there is none."""
-        asked = [i for i, message in enumerate(self.messages) if message["role"] == "user"]
-        if not asked:
-            raise ConfigError("nothing was asked yet")
-        question: str = self.messages[asked[-1]]["content"]
-        # Without the service's own conversation too: it holds the answer that is asked for again.
-        self.messages, self.conversation = self.messages[: asked[-1]], None
-        return question
-
-    def save(self, file: Path) -> None:
-        """Write the conversation. Raises `ConfigError` when the file cannot be written."""
-        if file.suffix == ".md":
-            body = "".join(f"## {m['role'].capitalize()}\n\n{m['content']}\n\n" for m in self.messages)
-        else:
-            value = {"system": self.system, "messages": self.messages, "conversation": self.conversation}
-            body = msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
-        try:
-            file.write_text(body, encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"{file}: {error.strerror}") from error
-
-    def load(self, file: Path) -> None:
-        """Go on with a saved conversation. Raises `ConfigError` when it cannot be read."""
-        try:
-            saved = msgspec.json.decode(file.read_bytes(), type=_Saved)
-        except OSError as error:
-            raise ConfigError(f"{file}: {error.strerror}") from error
-        except msgspec.MsgspecError as error:
-            raise ConfigError(f"{file}: not a saved conversation: {error}") from error
-        self.system, self.messages, self.conversation = saved.system, saved.messages, saved.conversation
-
-    async def ask(self, question: str, show: Callable[[str], None], remark: Callable[[str], None]) -> None:
-        """Ask and show the answer. Of an answer that is stopped or breaks, what came stays."""
-        asked = [*self.messages, {"role": "user", "content": question}]
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        events = self.target.client.events(
-            model=self.target.model, messages=[*system, *asked], conversation=self.conversation
-        )
-        answer: list[str] = []
-        try:
-            async for event in events:
-                if isinstance(event, Delta):
-                    answer.append(event.text)
-                    show(event.text)
-                elif isinstance(event, Conversation):
-                    self.conversation = event
-                elif isinstance(event, Notice):
-                    remark(f"{event.kind}: {printable(event.text)}")
-        finally:
-            await events.aclose()
-            if answer:
-                self.messages = [*asked, {"role": "assistant", "content": "".join(answer)}]
-
-
-class _Saved(msgspec.Struct):
-    messages: list[dict[str, Any]]
-    system: str | None = None
-    conversation: Conversation | None = None
-
-
-class _Terminal:
+class _Conversation:
     """Reads lines, draws answers, and does the `/` commands."""
 
-    def __init__(self, talk: Talk) -> None:
+    def __init__(self, talk: Talk, reporting: Reporting) -> None:
         from rich.console import Console
 
         self.talk = talk
-        self.console = Console()
-        self._read = _reader(self)
-        self.leaving = False
+        self._reporting = reporting
+        self._attended = sys.stdin.isatty()
+        self._answers = Console(markup=False, emoji=False, highlight=False)
+        self._drawn = self._answers.is_terminal and not self._answers.is_dumb_terminal
+        # Beside answers in a pipe nothing else may stand.
+        self._remarks = self._answers if self._drawn else Console(stderr=True, markup=False, emoji=False)
+        self._read = _edited(self.remark) if self._attended and self._drawn else _plain
+        self._leaving = False
 
     def remark(self, text: str) -> None:
-        self.console.print(text, style="dim", markup=False, highlight=False)
-
-    def fail(self, error: AnychatError) -> None:
-        self.console.print(describe(error), style="red", markup=False, highlight=False)
+        self._remarks.print(printable(text), style="dim", markup=False, highlight=False)
 
     async def run(self) -> None:
-        self.remark(f"{self.talk.who}. /help lists the commands, Ctrl-D leaves.")
-        while not self.leaving:
+        """Until the user leaves. Raises the error of a question that was not asked by a person at a terminal."""
+        if not self._attended:
+            await self._talk()
+            return
+        # A Ctrl-C that comes just as an answer has ended must not end the program.
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            await self._talk()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    async def _talk(self) -> None:
+        self.remark(f"{self.talk.target.site}: /help lists the commands. {_KEYS if self._attended else ''}".rstrip())
+        while not self._leaving:
             try:
-                line = (await self._read()).strip()
+                line = await self._read()
             except KeyboardInterrupt:
-                continue
+                if self._attended:
+                    continue
+                raise
             except EOFError:
                 return
-            if not line:
+            if not line.strip():
                 continue
-            try:
-                if line.startswith("/"):
-                    await self.command(line)
-                else:
-                    await self.answer(line)
-            except AnychatError as error:
-                self.fail(error)
+            if self._drawn and not self._attended:
+                self._answers.print(f"> {printable(line.strip())}", style="bold")
+            await self._do(line)
 
-    async def answer(self, question: str) -> None:
+    async def _do(self, line: str) -> None:
+        try:
+            if line.startswith("/"):
+                await self._command(line.strip())
+            else:
+                await self._answer(lambda show: self.talk.ask(line.strip(), show, self.remark))
+        except AnychatError as error:
+            if not self._attended:
+                raise
+            self._fail(describe(error), error)
+        except Exception as error:
+            # Whatever went wrong, a bug of ours too, must not take the conversation with it.
+            if not self._attended:
+                raise
+            self._fail(f"{type(error).__name__}: {error}. This was not expected; --debug shows where.", error)
+
+    def _fail(self, text: str, error: Exception) -> None:
+        if self._reporting.debug:
+            self._reporting.tell(text, error)
+        else:
+            self._remarks.print(printable(text), style="red", markup=False, highlight=False)
+
+    async def _answer(self, ask: Callable[[Callable[[str], None]], Awaitable[None]]) -> None:
         """One answer; Ctrl-C stops it and the conversation goes on."""
-        loop = asyncio.get_running_loop()
-        drawing = MarkdownStream(self.console) if self.console.is_terminal else None
-        show = drawing.feed if drawing else lambda text: click.echo(text, nl=False)
-        with drawing or _Plain():
-            task = asyncio.ensure_future(self.talk.ask(question, show, self.remark))
-            loop.add_signal_handler(signal.SIGINT, task.cancel)
-            try:
-                await task
-            except asyncio.CancelledError:
-                self.remark("(stopped)")
-            finally:
-                loop.remove_signal_handler(signal.SIGINT)
+        drawing = MarkdownStream(self._answers) if self._drawn else _Plain()
+        stopped = False
+        with drawing:
+            task = asyncio.ensure_future(ask(drawing.feed))
+            with _interrupting(task):
+                try:
+                    await task
+                except asyncio.CancelledError:
+                    stopped = True
+        if stopped and not self._attended:
+            raise KeyboardInterrupt
+        if stopped:
+            self.remark("(stopped)")
 
-    async def command(self, line: str) -> None:
+    async def _command(self, line: str) -> None:
         name, _, rest = line.partition(" ")
         rest = rest.strip()
         if name not in COMMANDS:
-            raise ConfigError(f"no command {name}; /help lists them")
-        done: dict[str, Callable[[str], Awaitable[None] | None]] = {
-            "/model": self._model,
-            "/system": self._system,
-            "/new": lambda _: self.talk.new(),
-            "/retry": self._retry,
-            "/history": lambda _: self._history(),
-            "/save": lambda file: self._file(self.talk.save, file, "saved to"),
-            "/load": lambda file: self._file(self.talk.load, file, "loaded"),
-            "/help": lambda _: self.remark("\n".join(COMMANDS.values())),
-            "/quit": lambda _: self._leave(),
+            raise ConfigError(f"no command {name}; /help lists them. A question that starts with / needs a space first")
+        done: dict[str, Callable[[], Awaitable[None] | None]] = {
+            "/model": lambda: self._model(rest),
+            "/system": lambda: self._system(rest),
+            "/new": self._new,
+            "/retry": lambda: self._answer(lambda show: self.talk.retry(show, self.remark)),
+            "/history": self._history,
+            "/save": lambda: self._file(self.talk.save, rest, "saved to"),
+            "/load": lambda: self._file(self.talk.load, rest, "loaded"),
+            "/help": self._help,
+            "/quit": self._leave,
         }
-        waiting = done[name](rest)
+        waiting = done[name]()
         if waiting is not None:
             await waiting
 
     def _model(self, name: str) -> None:
-        if name:
-            self.talk.set_model(name)
-        self.remark(self.talk.who)
+        another = bool(name) and self.talk.ask_another(name)
+        note = " (it is not told the key and cookies given at the start)" if another else ""
+        self.remark(f"{self.talk.target.site}{note}")
 
     def _system(self, text: str) -> None:
         self.talk.system = text or None
         self.remark("system message set" if text else "no system message")
 
-    async def _retry(self, _: str) -> None:
-        last = next(
-            (i for i in range(len(self.talk.messages) - 1, -1, -1) if self.talk.messages[i]["role"] == "user"), None
-        )
-        if last is None:
-            raise ConfigError("nothing was asked yet")
-        question = self.talk.messages[last]["content"]
-        # Without the service's own conversation, which holds the answer that is asked for again.
-        self.talk.messages, self.talk.conversation = self.talk.messages[:last], None
-        await self.answer(question)
+    def _new(self) -> None:
+        self.talk.new()
+        self.remark("a new conversation")
 
     def _history(self) -> None:
-        for message in self.talk.messages:
-            self.console.print(f"{message['role']}:", style="bold", markup=False)
-            self.console.print(printable(message["content"]), markup=False, highlight=False)
+        if not self.talk.messages:
+            self.remark("nothing was said yet")
+        for turn in self.talk.messages:
+            if turn.role == "user":
+                self._answers.print(f"> {printable(turn.content)}", style="bold")
+            else:
+                self._answers.print(markdown(turn.content) if self._drawn else turn.content)
 
     def _file(self, act: Callable[[Path], None], name: str, said: str) -> None:
         if not name:
-            raise ConfigError("name a file")
-        act(Path(name).expanduser())
-        self.remark(f"{said} {name}")
+            raise ConfigError("name a file, such as /save talk.json")
+        try:
+            file = Path(name).expanduser()
+        except RuntimeError as error:
+            raise ConfigError(f"{name}: {error}") from error
+        act(file)
+        self.remark(f"{said} {file}: {len(self.talk.messages)} messages")
+
+    def _help(self) -> None:
+        width = max(len(f"{name} {argument}") for name, (argument, _) in COMMANDS.items())
+        for name, (argument, what) in COMMANDS.items():
+            self.remark(f"{f'{name} {argument}':<{width}}  {what}")
+        self.remark(_KEYS)
 
     def _leave(self) -> None:
-        self.leaving = True
+        self._leaving = True
 
 
 class _Plain:
     """An answer into a pipe: as it is, with a line end behind it."""
 
-    def __enter__(self) -> "_Plain":
+    def __init__(self) -> None:
+        self._open = False
+
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        click.echo()
+    def feed(self, text: str) -> None:
+        click.echo(text, nl=False)
+        self._open = not text.endswith("\n")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._open:
+            click.echo()
+
+
+@contextmanager
+def _interrupting(task: "asyncio.Future[None]") -> Iterator[None]:
+    """Ctrl-C cancels the task meanwhile."""
+    loop = asyncio.get_running_loop()
+    before = signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(task.cancel))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+async def _plain() -> str:
+    """The next line of standard input. Nothing else runs while it is waited for, so waiting may block."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        line = sys.stdin.buffer.readline()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if not line:
+        raise EOFError
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError("standard input: not UTF-8 text") from error
+
+
+def _edited(remark: Callable[[str], None]) -> Callable[[], Awaitable[str]]:
+    """Reads a question with editing, completion of commands, and the history of earlier ones."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import WordCompleter
+
+    session: PromptSession[str] = PromptSession(
+        history=_history(remark),
+        completer=WordCompleter(list(COMMANDS), sentence=True),
+        complete_while_typing=False,
+        key_bindings=_keys(),
+        multiline=True,
+        prompt_continuation="  ",
+    )
+
+    async def read() -> str:
+        line: str = await session.prompt_async("> ")
+        return line
+
+    return read
+
+
+def _keys() -> "KeyBindings":
+    from prompt_toolkit.key_binding import KeyBindings
+
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _(event: "KeyPressEvent") -> None:
+        event.current_buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def _(event: "KeyPressEvent") -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys
 
 
 def _history_file() -> Path:
@@ -253,41 +290,16 @@ def _history_file() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "state") / "anychat" / "history"
 
 
-def _reader(terminal: _Terminal) -> Callable[[], Awaitable[str]]:
-    """How a line is read: with editing and history on a terminal, else plainly."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-
-        async def plain() -> str:
-            line = await asyncio.to_thread(sys.stdin.readline)
-            if not line:
-                raise EOFError
-            return line
-
-        return plain
-
-    from prompt_toolkit import PromptSession
-    from prompt_toolkit.completion import WordCompleter
-    from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+def _history(remark: Callable[[str], None]) -> "History":
+    """The questions of earlier conversations, in a file that only the user can read."""
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     file = _history_file()
-    history: History
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file.touch(mode=0o600)
-        history = FileHistory(str(file))
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+        file.chmod(0o600)
     except OSError as error:
-        terminal.remark(f"the history is not kept: {file}: {error.strerror}")
-        history = InMemoryHistory()
-    session: PromptSession[str] = PromptSession(
-        history=history, completer=WordCompleter(list(COMMANDS), sentence=True), complete_while_typing=False
-    )
-
-    async def edited() -> str:
-        line: str = await session.prompt_async("> ")
-        return line
-
-    return edited
-
-
-async def _run(talk: Talk) -> None:
-    await _Terminal(talk).run()
+        remark(f"the history is not kept: {file}: {error.strerror}")
+        return InMemoryHistory()
+    return FileHistory(str(file))

@@ -1,10 +1,13 @@
 """`anychat decode`: what the answers in recordings mean."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import msgspec
 
+from anychat.cli.failures import debug_option
+from anychat.errors import ConfigError
 from anychat.testing.decode import decode_file
 
 __all__ = ["decode"]
@@ -15,9 +18,11 @@ __all__ = ["decode"]
 @click.option(
     "--chunks",
     default=None,
-    metavar="whole|bytes|random:SEED",
-    help="How the answers' bytes are cut before they are read; by default as they were recorded.",
+    metavar="HOW",
+    help="How the answers' bytes are cut before they are read: whole, bytes, or random:SEED. "
+    "By default as they were recorded.",
 )
+@debug_option
 def decode(recordings: tuple[Path, ...], chunks: str | None) -> None:
     """Print what the chat answers in recordings mean: one JSON line an event.
 
@@ -25,7 +30,16 @@ def decode(recordings: tuple[Path, ...], chunks: str | None) -> None:
     are answers, and in which protocol, is told from their requests.
     """
     for recording in recordings:
-        files = sorted(recording.rglob("*.json")) if recording.is_dir() else [recording]
-        for file in files:
+        for file in _files(recording):
             for line in decode_file(file, chunks):
                 click.echo(msgspec.json.encode(line).decode())
+
+
+def _files(recording: Path) -> Iterator[Path]:
+    if not recording.is_dir():
+        yield recording
+        return
+    files = sorted(recording.rglob("*.json"))
+    if not files:
+        raise ConfigError(f"{recording}: no recordings (.json files) in this folder")
+    yield from files

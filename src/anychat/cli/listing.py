@@ -1,8 +1,13 @@
 """`anychat providers` and `anychat models`."""
 
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
 import click
 import msgspec
 
+from anychat.cli.failures import debug_option
+from anychat.cli.render import printable
 from anychat.registry import providers
 
 __all__ = ["list_models", "list_providers"]
@@ -10,8 +15,12 @@ __all__ = ["list_models", "list_providers"]
 
 @click.command("providers")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@debug_option
 def list_providers(as_json: bool) -> None:
-    """List the providers and what each supports."""
+    """List the providers and what each supports.
+
+    Checked says whether the public site was seen to answer.
+    """
     rows = [
         {
             "name": name,
@@ -28,22 +37,22 @@ def list_providers(as_json: bool) -> None:
         for name, provider in providers().items()
     ]
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
+        _json(rows)
         return
-    marks = ("stream", "system", "history", "needs_cookies")
+    marks = ("stream", "system", "history", "needs_cookies", "working")
     _table(
-        ["Provider", "Address", "Protocol", "Stream", "System", "History", "Cookies", "Checked live"],
+        ("Provider", "Site", "Protocol", "Stream", "System", "History", "Cookies", "Checked"),
         [
-            [str(r["name"]), str(r["url"]), str(r["protocol"])]
-            + ["yes" if r[mark] else "–" for mark in marks]
-            + ["yes" if r["working"] else "–"]
-            for r in rows
+            (str(row["name"]), _site(str(row["url"])), str(row["protocol"]))
+            + tuple("yes" if row[mark] else "–" for mark in marks)
+            for row in rows
         ],
     )
 
 
 @click.command("models")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@debug_option
 def list_models(as_json: bool) -> None:
     """List the models and which providers have them."""
     having: dict[str, list[str]] = {}
@@ -51,13 +60,21 @@ def list_models(as_json: bool) -> None:
         for model in dict.fromkeys([*provider.models, *provider.model_aliases]):
             having.setdefault(model, []).append(name)
     if as_json:
-        rows = [{"model": model, "providers": names} for model, names in sorted(having.items())]
-        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
+        _json([{"model": model, "providers": names} for model, names in sorted(having.items())])
         return
-    _table(["Model", "Providers"], [[model, ", ".join(names)] for model, names in sorted(having.items())])
+    _table(("Model", "Providers"), [(model, ", ".join(names)) for model, names in sorted(having.items())])
 
 
-def _table(columns: list[str], rows: list[list[str]]) -> None:
+def _json(rows: object) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
+
+
+def _site(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -65,8 +82,8 @@ def _table(columns: list[str], rows: list[list[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    console = Console()
+        table.add_row(*map(printable, row))
+    console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         # In a pipe a row stays a line, however long.
         console.width = 1000

@@ -5,16 +5,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.live import Live
 
-__all__ = ["MarkdownStream", "printable", "split_blocks"]
+__all__ = ["MarkdownStream", "markdown", "printable", "split_blocks"]
 
 # All control characters but newline and tab: an answer must not move the cursor, rename the
 # window or write the clipboard.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-_FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
+# A fence may stand on a list item's own line. The words after backticks hold none (CommonMark 4.5).
+_FENCE = re.compile(r"^\s{0,3}(?:(?:[-*+]|\d{1,9}[.)])\s{1,4})?(`{3,}(?=[^`]*$)|~{3,})")
+_ITEM = re.compile(r"([-*+]|\d{1,9}[.)])(\s|$)")
+
+_LARGE = 50_000
+"""Characters from which markdown is shown as it stands: laying out more takes longer than reading it."""
 
 
 def printable(text: str) -> str:
@@ -31,19 +36,26 @@ def split_blocks(text: str) -> tuple[str, str]:
     cut = position = 0
     fence = ""
     blank = False
-    for line in text.splitlines(keepends=True):
-        whole = line.endswith("\n")
-        mark = _FENCE.match(line)
-        if blank and not fence and whole and not line[:1].isspace() and not re.match(r"([-*+]|\d+[.)])\s", line):
+    for line in text.split("\n")[:-1]:
+        if blank and not fence and line.strip() and not line[0].isspace() and not _ITEM.match(line):
             cut = position
-        if mark:
-            if not fence:
-                fence = mark[1]
-            elif mark[1].startswith(fence) and line.strip() == mark[1]:
-                fence = ""
-        blank = whole and not line.strip()
-        position += len(line)
+        mark = _FENCE.match(line)
+        if not fence:
+            fence = mark[1] if mark else ""
+        elif line.strip().startswith(fence) and not line.strip().strip(fence[0]):
+            fence = ""
+        blank = not line.strip()
+        position += len(line) + 1
     return text[:cut], text[cut:]
+
+
+def markdown(text: str) -> "RenderableType":
+    """Markdown laid out for the terminal. Addresses are shown, since a link's words may hide where it leads."""
+    from rich.markdown import Markdown
+    from rich.text import Text
+
+    text = printable(text)
+    return Text(text) if len(text) > _LARGE else _Printable(Markdown(text, hyperlinks=False))
 
 
 class MarkdownStream:
@@ -56,49 +68,84 @@ class MarkdownStream:
     def __init__(self, console: "Console") -> None:
         self._console = console
         self._rest = ""
+        self._printed = False
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
         from rich.live import Live
+        from rich.spinner import Spinner
 
-        self._live = Live(console=self._console, refresh_per_second=12, transient=True)
+        self._live = Live(Spinner("dots", style="dim"), console=self._console, refresh_per_second=12, transient=True)
         self._live.__enter__()
         return self
 
     def feed(self, text: str) -> None:
-        from rich.markdown import Markdown
-
-        whole, self._rest = split_blocks(self._rest + printable(text))
-        if whole.strip():
-            self._console.print(Markdown(whole))
-            self._console.print()
+        text = printable(text)
+        self._rest += text
+        whole = ""
+        if "\n" in text:
+            whole, self._rest = split_blocks(self._rest)
         if self._live is not None:
-            self._live.update(_Tail(self._rest))
+            # First: printing draws the live part again, and it must not hold what is printed above it.
+            self._live.update(_Tail(self._rest, self._printed or bool(whole)))
+        self._print(whole)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        from rich.markdown import Markdown
-
         if self._live is not None:
             self._live.update("")
             self._live.__exit__(None, None, None)
             self._live = None
-        if self._rest.strip():
-            self._console.print(Markdown(self._rest))
+        self._print(self._rest)
         self._rest = ""
+
+    def _print(self, text: str) -> None:
+        if not text.strip():
+            return
+        if self._printed:
+            self._console.print()
+        self._console.print(markdown(text.strip("\n")))
+        self._printed = True
+
+
+class _Printable:
+    """A renderable without control characters in what it gives.
+
+    Those of the source are gone before, but markdown brings new ones: it decodes `%1b` in addresses.
+    """
+
+    def __init__(self, content: "RenderableType") -> None:
+        self._content = content
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        for segment in console.render(self._content, options):
+            yield segment._replace(text=printable(segment.text))
 
 
 class _Tail:
     """A growing block, drawn so that its last lines are seen when it is higher than the screen."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, text: str, gap: bool) -> None:
+        self._text = text.strip("\n")
+        self._gap = gap
+
+    def _seen(self, most: int) -> str:
+        """The end that can be seen; laying out all of a long block again and again would take too long."""
+        if len(self._text) <= most:
+            return self._text
+        first = self._text.partition("\n")[0]
+        return f"{first}\n{self._text[-most:]}" if _FENCE.match(first) else self._text[-most:]
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        from rich.markdown import Markdown
         from rich.segment import Segment, Segments
 
-        lines = console.render_lines(Markdown(self._text), pad=False)
+        if not self._text.strip():
+            return
+        lines = console.render_lines(
+            markdown(self._seen(console.width * console.height)), options.update(height=None), pad=False
+        )
+        if self._gap:
+            lines.insert(0, [])
         shown = lines[-max(console.height - 2, 1) :]
         yield Segments([part for line in shown for part in (*line, Segment.line())])
