@@ -1,5 +1,6 @@
 """The answers of the web conversation: both encodings, and what the service says instead."""
 
+import json
 from typing import Any
 
 import pytest
@@ -325,6 +326,8 @@ def test_errors_inside_a_stream(value, kind, code):
 
 def test_404_without_words_is_no_lost_conversation():
     assert answer('{"detail": "Not Found"}', 404).failure.code is None
+    gone = {"detail": {"message": "Parent message not found in the conversation", "code": "message_not_found"}}
+    assert answer(json.dumps(gone), 404).failure.code == "message_not_found"
     assert answer('{"detail": "Can\'t load conversation: not found"}', 404).failure.code == "conversation_not_found"
 
 

@@ -86,8 +86,8 @@ def _exact(error: ProviderError, head: Head) -> ProviderError:
     words = error.text.lower()
     if "unusual activity" in words and not isinstance(error, ChallengeRequired):
         return ChallengeRequired(error.text, kind="unusual activity", url=head.url, status=head.status, code=error.code)
-    lost = error.code == "conversation_not_found" or ("conversation" in words and "not found" in words)
-    if lost and head.status in (200, 404):
+    lost = error.code is None and head.status == 404 and "conversation" in words and "not found" in words
+    if lost or error.code == "conversation_not_found":
         return BadRequest(error.text, status=head.status, code="conversation_not_found")
     return error
 
