@@ -20,6 +20,7 @@ __all__ = [
     "arrival",
     "clean",
     "encode_json",
+    "is_cut",
     "is_page",
     "json_body",
     "shown",
