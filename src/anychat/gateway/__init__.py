@@ -1,0 +1,1 @@
+"""The gateway: any provider behind the OpenAI and Anthropic APIs."""

@@ -1,0 +1,47 @@
+"""Which HTTP status a caller of the gateway sees for each of our errors: one table for all surfaces."""
+
+from anychat.errors import (
+    AnychatError,
+    AuthError,
+    BadRequest,
+    ChallengeRequired,
+    ConfigError,
+    ConnectFailed,
+    ContextTooLong,
+    LocalError,
+    MissingCookies,
+    ModelNotFound,
+    ProviderError,
+    RateLimited,
+    Refused,
+    TimedOut,
+    TransportError,
+    UnsupportedFeature,
+)
+
+__all__ = ["status_of"]
+
+_STATUS: dict[type[AnychatError], int] = {
+    ModelNotFound: 404,
+    UnsupportedFeature: 400,
+    ConfigError: 400,
+    MissingCookies: 502,
+    LocalError: 500,
+    TimedOut: 504,
+    ConnectFailed: 502,
+    TransportError: 502,
+    ContextTooLong: 400,
+    BadRequest: 400,
+    Refused: 403,
+    RateLimited: 429,
+    # The gateway's own credentials were refused by the service; the caller's were fine.
+    AuthError: 502,
+    ChallengeRequired: 502,
+    ProviderError: 502,
+}
+"""The first that fits counts."""
+
+
+def status_of(error: AnychatError) -> int:
+    """The status for an error: 4xx when the caller can mend it, 5xx when the gateway or the service failed."""
+    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
