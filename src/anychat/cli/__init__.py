@@ -8,7 +8,7 @@ import click
 from anychat import __version__
 from anychat.cli.failures import Reporting, debug_option, reported
 
-__all__ = ["COMMANDS", "cli", "main"]
+__all__ = ["COMMANDS", "LazyGroup", "cli", "main"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "ask": ("anychat.cli.ask:ask", "Ask one question and print the answer as it streams."),
