@@ -304,6 +304,8 @@ def test_declared_errors():
         assert type(error) is kind, value
         assert (error.text, error.status, error.code) == (text, status, code)
     assert answer(protocol, '{"data": [{"text": "yes"}], "error": null}').text == "yes"
+    assert type(answer(protocol, '{"data": []}').error) is RemoteProtocolError
+    assert type(answer(protocol, '{"data": [5]}').error) is RemoteProtocolError
     challenge = answer(protocol, "<title>Just a moment...</title>", 403, content_type="text/html").error
     assert type(challenge) is ChallengeRequired
 
@@ -338,6 +340,7 @@ def test_lines():
     pieces = [{"message": {"content": piece}, "done": False} for piece in ("a", "б", "🚀")]
     body = lines(*pieces, {"message": {"content": ""}, "done": True})
     assert answer(OLLAMA, body) == ([Delta("a"), Delta("б"), Delta("🚀"), Done()], None)
+    assert answer(OLLAMA, lines({"model": "x"}, {}) + body).text == "aб🚀"
     assert answer(OLLAMA, body.rstrip("\n")).text == "aб🚀"
     assert answer(OLLAMA, body.replace("\n", "\r\n")).text == "aб🚀"
     for length in range(len(body) - 2):

@@ -21,7 +21,7 @@ from anychat.errors import ChallengeRequired, ConfigError, RemoteProtocolError
 from anychat.protocols.base import SessionState, Site
 from anychat.protocols.bodies import arrival, encode_json, json_body, split_address, web_origin
 from anychat.protocols.chatgpt_answer import ConversationAnswer, reported, response_error
-from anychat.protocols.chatgpt_proof import Profile, check_puzzle, get_answer_token, get_config, get_requirements_token
+from anychat.protocols.chatgpt_proof import Profile, get_answer_token, get_config, get_requirements_token
 from anychat.wire import Call, Challenge, Decoder, Handshake, Head, Limits, Request, Response, Steps, Work
 
 __all__ = ["ChatGptWeb", "browser_headers", "format_conversation"]
@@ -134,7 +134,6 @@ class ChatGptWeb(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         }
         puzzle = requirements.proofofwork
         if puzzle is not None and puzzle.required:
-            check_puzzle(puzzle.seed, puzzle.difficulty)
             headers["openai-sentinel-proof-token"] = yield Work(
                 lambda stopped: get_answer_token(puzzle.seed, puzzle.difficulty, config, stopped)
             )
