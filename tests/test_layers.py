@@ -33,7 +33,8 @@ ALLOWED: dict[str, set[str]] = {
     "client": _LIBRARY,
     "testing": _PURE | {"protocols", "cookies", "transport", "registry", "testing"},
     "demo": _PURE | {"testing", "demo"},
-    "cli": _LIBRARY | {"testing", "demo", "cli"},
+    "gateway": _LIBRARY | {"gateway"},
+    "cli": _LIBRARY | {"gateway", "testing", "demo", "cli"},
     # Loads its names at their first use; the type checker alone sees these imports.
     "": _LIBRARY,
 }
