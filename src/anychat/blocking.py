@@ -1,7 +1,8 @@
 """The private event loop, on a thread of its own, that the synchronous API runs on.
 
 So the synchronous calls are the asynchronous ones, and work where a loop is running already
-(Jupyter). The thread starts at the first use and is a daemon; a forked child starts its own.
+(Jupyter). The thread starts at the first use, and ends with the program, after what runs on it was
+cancelled; a forked child starts its own.
 """
 
 import asyncio
@@ -12,41 +13,112 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from anychat.errors import ConfigError, ConnectionLost
+
 __all__ = ["iterate", "run"]
 
 T = TypeVar("T")
 
+_EXIT_SECONDS = 2.0
+"""How long the end of the program waits for what was cancelled."""
+
+
+class _Loop:
+    """An event loop that runs on its own thread until it is stopped."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self._started = threading.Event()
+        self._loop: asyncio.AbstractEventLoop
+        self._stopped: asyncio.Event
+        self._closing: set[asyncio.Task[None]] = set()
+        self._ended = False
+        self.thread = threading.Thread(target=self._serve, name="anychat", daemon=True)
+        self.thread.start()
+        self._started.wait()
+
+    def _serve(self) -> None:
+        # At its end the runner cancels the tasks, and closes the generators and the loop.
+        with asyncio.Runner() as runner:
+            self._loop = runner.get_loop()
+            self._stopped = asyncio.Event()
+            self._started.set()
+            runner.run(self._until_stopped())
+
+    async def _until_stopped(self) -> None:
+        await self._stopped.wait()
+
+    def stop(self) -> None:
+        self._ended = True
+        self._loop.call_soon_threadsafe(self._stopped.set)
+        self.thread.join(_EXIT_SECONDS)
+
+    @property
+    def here(self) -> bool:
+        """Whether the calling thread is this loop's own, which must not wait for it."""
+        return threading.current_thread() is self.thread
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result. Raises `ConfigError` on the loop's own thread."""
+        try:
+            if self.here:
+                raise ConfigError(
+                    "a synchronous call from inside anychat's own loop (as in a challenge handler) "
+                    "would wait for itself; use the asynchronous one"
+                )
+            if self.process != os.getpid():
+                raise ConnectionLost("the answer belongs to the process that asked, and this is a fork of it")
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except BaseException:
+            coroutine.close()
+            raise
+        return _wait(future)
+
+    def close(self, source: AsyncGenerator[Any, None], reading: list["asyncio.Task[Any]"]) -> None:
+        """Close the generator, and return once it is closed.
+
+        Not waited for on the loop's own thread, where the garbage collector may have brought us. What
+        a stopped loop or a parent process held is closed, or not ours.
+        """
+        if self.process != os.getpid() or self._ended:
+            return
+        if self.here:
+            task = self._loop.create_task(_close(source, reading))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        else:
+            self.run(_close(source, reading))
+
+
 _lock = threading.Lock()
-_loop: asyncio.AbstractEventLoop | None = None
-_thread: threading.Thread | None = None
+_current: _Loop | None = None
+_of_parents: list[_Loop] = []
+"""Loops of the processes that this one is a fork of: not to be closed here, where they do not run."""
 
 
-def _running_loop() -> asyncio.AbstractEventLoop:
-    global _loop, _thread
+def _running() -> _Loop:
+    global _current
     with _lock:
-        if _loop is None:
-            _loop = asyncio.new_event_loop()
-            _thread = threading.Thread(target=_loop.run_forever, name="anychat", daemon=True)
-            _thread.start()
-        return _loop
+        if _current is None:
+            _current = _Loop()
+        return _current
 
 
 def _stop() -> None:
-    global _loop, _thread
+    global _current
     with _lock:
-        loop, thread, _loop, _thread = _loop, _thread, None, None
-    if loop is not None and thread is not None:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout=1.0)
-        if not thread.is_alive():
-            loop.close()
+        loop, _current = _current, None
+    if loop is not None:
+        loop.stop()
 
 
 def _after_fork() -> None:
     # The parent's thread does not exist in the child, and its lock may have been held.
-    global _lock, _loop, _thread
+    global _lock, _current
     _lock = threading.Lock()
-    _loop = _thread = None
+    if _current is not None:
+        _of_parents.append(_current)
+        _current = None
 
 
 atexit.register(_stop)
@@ -64,12 +136,18 @@ def _wait(future: "Future[T]") -> T:
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The coroutine's result. Must not be called from the private loop's own thread."""
-    return _wait(asyncio.run_coroutine_threadsafe(coroutine, _running_loop()))
+    """The coroutine's result. Interrupting the wait (Ctrl-C) cancels it. Raises `ConfigError` on the private loop."""
+    try:
+        loop = _running()
+    except BaseException:
+        coroutine.close()
+        raise
+    return loop.run(coroutine)
 
 
 def iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
     """The items of an asynchronous generator, one by one. Closing this one closes it at once."""
+    loop = _running()
     source = make()
     reading: list[asyncio.Task[Any]] = []
 
@@ -81,10 +159,10 @@ def iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, N
             return None
 
     try:
-        while (item := run(following())) is not None:
+        while (item := loop.run(following())) is not None:
             yield item[0]
     finally:
-        run(_close(source, reading))
+        loop.close(source, reading)
 
 
 async def _close(source: AsyncGenerator[Any, None], reading: list["asyncio.Task[Any]"]) -> None:

@@ -6,7 +6,7 @@ other clients.
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Self, overload
@@ -16,12 +16,12 @@ import msgspec
 from anychat import blocking
 from anychat.chat import ChatRequest, Conversation, Event, Messages, parse_messages
 from anychat.completions import ChatCompletion, ChatCompletionChunk, Chunks, collect
-from anychat.errors import ConfigError
+from anychat.errors import ConfigError, UnsupportedFeature
 from anychat.protocols.base import Site
-from anychat.providers import AbstractProvider, Access, open_session, split_options
+from anychat.providers import AbstractProvider, Sessions, checked_url, split_options
 from anychat.registry import endpoint, resolve
 from anychat.session import ChallengeHandler, Session
-from anychat.transport import Transport
+from anychat.transport import Timeouts, Transport
 
 __all__ = ["AsyncChat", "AsyncClient", "AsyncCompletions", "AsyncStream", "Chat", "Client", "Completions", "Stream"]
 
@@ -79,24 +79,27 @@ class Stream:
 class _Question:
     """One call made ready: which session, which turn, and how its answer is labelled."""
 
-    def __init__(self, session: Session, turn: ChatRequest, strict: bool, access: Access, usage: bool) -> None:
+    def __init__(self, session: Session, turn: ChatRequest, strict: bool, timeouts: Timeouts, usage: bool) -> None:
         self.session = session
         self.turn = turn
         self.strict = strict
-        self.access = access
+        self.timeouts = timeouts
         self.usage = usage
-        self.label = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "created": int(time.time()),
-            "model": turn.model or session.site.name,
-            "provider": session.site.name,
-        }
+        self.id = f"chatcmpl-{secrets.token_hex(12)}"
+        self.created = int(time.time())
+        self.model = turn.model or session.site.name
 
     def events(self) -> AsyncGenerator[Event, None]:
-        return self.session.ask(self.turn, strict=self.strict, timeouts=self.access.timeouts(self.session.site))
+        return self.session.ask(self.turn, strict=self.strict, timeouts=self.timeouts)
 
     async def chunks(self) -> AsyncGenerator[ChatCompletionChunk, None]:
-        making = Chunks(**self.label, include_usage=self.usage)  # type: ignore[arg-type]
+        making = Chunks(
+            id=self.id,
+            created=self.created,
+            model=self.model,
+            provider=self.session.site.name,
+            include_usage=self.usage,
+        )
         events = self.events()
         try:
             async for event in events:
@@ -108,7 +111,13 @@ class _Question:
     async def whole(self) -> ChatCompletion:
         events = self.events()
         try:
-            return collect([event async for event in events], **self.label)  # type: ignore[arg-type]
+            return collect(
+                [event async for event in events],
+                id=self.id,
+                created=self.created,
+                model=self.model,
+                provider=self.session.site.name,
+            )
         finally:
             await events.aclose()
 
@@ -144,6 +153,19 @@ class AsyncCompletions:
         strict: bool | None = ...,
         **options: Any,
     ) -> AsyncStream: ...
+
+    @overload
+    async def create(
+        self,
+        *,
+        messages: Messages,
+        model: str = ...,
+        stream: bool,
+        provider: Provider | None = ...,
+        conversation: Conversation | None = ...,
+        strict: bool | None = ...,
+        **options: Any,
+    ) -> ChatCompletion | AsyncStream: ...
 
     async def create(
         self,
@@ -198,6 +220,19 @@ class Completions:
         **options: Any,
     ) -> Stream: ...
 
+    @overload
+    def create(
+        self,
+        *,
+        messages: Messages,
+        model: str = ...,
+        stream: bool,
+        provider: Provider | None = ...,
+        conversation: Conversation | None = ...,
+        strict: bool | None = ...,
+        **options: Any,
+    ) -> ChatCompletion | Stream: ...
+
     def create(
         self,
         *,
@@ -230,7 +265,7 @@ class Chat:
         self.completions = Completions(client)
 
 
-class _Sessions:
+class _Asker:
     """What both clients are: their settings, and a session for each site."""
 
     def __init__(
@@ -253,24 +288,26 @@ class _Sessions:
     ) -> None:
         """
         `provider` answers when a call names none. `base_url` with `protocol` is an endpoint that no
-        class names, `options` being the protocol's own; `base_url` alone moves the provider there.
+        class names, `options` being the protocol's own; `base_url` with `provider` moves it there. A
+        client with either keeps `api_key`, `cookies` and `headers` for that; a call that names another
+        provider goes there without them.
         `timeout` is seconds for a whole answer. With `strict=False` options that a provider cannot
-        honour are dropped with a notice. Raises `ConfigError` for what does not fit together.
+        honour are dropped with a notice. Raises `ConfigError` that names the argument that is wrong.
         """
-        self._provider = provider
-        self._base_url = base_url
         self._endpoint: Site | None = None
+        self._provider: type[AbstractProvider] | None = None
+        self._base_url = None if base_url is None else checked_url(base_url, "base_url")
         if protocol is not None:
             if base_url is None or provider is not None:
                 raise ConfigError("protocol= goes with base_url= and without provider=")
             self._endpoint = endpoint(base_url, protocol, **options)
         elif options:
             raise ConfigError(f"unknown argument: {', '.join(options)}")
-        elif base_url is not None and provider is None:
+        elif provider is not None:
+            self._provider, _ = resolve("", provider)
+        elif base_url is not None:
             raise ConfigError("base_url= needs protocol= (see anychat.protocols.PROTOCOLS) or provider=")
         self._strict = strict
-        self._on_challenge = on_challenge
-        self._transport = None if transport is None or isinstance(transport, str) else transport
         given = {
             "api_key": api_key,
             "cookies": cookies,
@@ -282,7 +319,9 @@ class _Sessions:
             "verify": verify,
         }
         self._access, _ = split_options(given)
-        self._sessions: dict[tuple[str, str], tuple[Site, Session]] = {}
+        self._sessions = Sessions(
+            transport=None if isinstance(transport, str) else transport, on_challenge=on_challenge
+        )
 
     def _question(
         self,
@@ -294,44 +333,69 @@ class _Sessions:
         strict: bool | None,
         options: dict[str, Any],
     ) -> _Question:
-        site, model = self._site(model, provider)
-        stream_options = options.pop("stream_options", None) or {}
-        timeout = options.pop("timeout", None)
+        site, model, own = self._site(model, provider)
+        timeout, options = _split_call(options)
+        access = self._access if own else self._access.without_credentials()
+        if timeout is not None:
+            access = msgspec.structs.replace(access, timeout=timeout)
+        usage = _usage_asked(options, stream)
         turn = ChatRequest(
             messages=parse_messages(messages),
             model=model,
             stream=stream,
-            conversation=conversation,
+            conversation=_parse_conversation(conversation),
             options={name: value for name, value in options.items() if value is not None},
         )
-        access = self._access if timeout is None else msgspec.structs.replace(self._access, timeout=timeout)
-        return _Question(
-            self._session(site),
-            turn,
-            self._strict if strict is None else strict,
-            access,
-            bool(stream_options.get("include_usage")),
-        )
+        session = self._sessions.get(site, access)
+        return _Question(session, turn, self._strict if strict is None else strict, access.timeouts(site), usage)
 
-    def _site(self, model: str, provider: Provider | None) -> tuple[Site, str]:
+    def _site(self, model: str, provider: Provider | None) -> tuple[Site, str, bool]:
+        """Where the question goes, the model's name there, and whether the client's credentials are for it."""
         if self._endpoint is not None and provider is None:
-            return self._endpoint, model or self._endpoint.default_model
+            return self._endpoint, model or self._endpoint.default_model, True
         found, model = resolve(model, provider or self._provider)
-        site = found.site()
-        if self._base_url is not None:
-            site = found.site_at(self._base_url)
-        return site, model
-
-    def _session(self, site: Site) -> Session:
-        known = self._sessions.get((site.name, site.url))
-        if known is not None and known[0] == site:
-            return known[1]
-        session = open_session(site, self._access, transport=self._transport, on_challenge=self._on_challenge)
-        self._sessions[site.name, site.url] = (site, session)
-        return session
+        if self._endpoint is None and self._provider in (None, found):
+            return (found.site() if self._base_url is None else found.site_at(self._base_url)), model, True
+        return found.site(), model, False
 
 
-class AsyncClient(_Sessions):
+def _split_call(given: dict[str, Any]) -> tuple[float | None, dict[str, Any]]:
+    """The time limit of one call, and what is asked of the model. Raises `ConfigError` for what only a client takes."""
+    access, options = split_options(given)
+    if misplaced := given.keys() - options.keys() - {"timeout"}:
+        raise ConfigError(f"{min(misplaced)}: give it to the client; a call takes none")
+    if misplaced := options.keys() & {"extra_headers", "extra_query"}:
+        feature = min(misplaced)
+        raise UnsupportedFeature(f"{feature} of one call cannot be sent; give headers= to the client", feature=feature)
+    extra = options.pop("extra_body", None) or {}
+    if not isinstance(extra, Mapping):
+        raise ConfigError(f"extra_body: a mapping, not {type(extra).__name__}")
+    return access.timeout, {**options, **extra}
+
+
+def _usage_asked(options: dict[str, Any], stream: bool) -> bool:
+    """Whether the chunks are to end with the tokens. What else `stream_options` asks for stays with the options."""
+    wishes = options.pop("stream_options", None)
+    if wishes is None:
+        return False
+    if not isinstance(wishes, Mapping):
+        raise ConfigError(f"stream_options: a mapping, not {type(wishes).__name__}")
+    if not stream:
+        raise ConfigError("stream_options: only with stream=True")
+    if wishes.keys() - {"include_usage"}:
+        options["stream_options"] = dict(wishes)
+    return bool(wishes.get("include_usage"))
+
+
+def _parse_conversation(conversation: Conversation | Mapping[str, Any] | None) -> Conversation | None:
+    """The conversation of an earlier answer, also as its `model_dump()` has it."""
+    try:
+        return msgspec.convert(conversation, Conversation | None)
+    except msgspec.ValidationError as error:
+        raise ConfigError("conversation: what an earlier answer has as its conversation") from error
+
+
+class AsyncClient(_Asker):
     """Asks any service, asynchronously: `await client.chat.completions.create(model=..., messages=...)`."""
 
     @cached_property
@@ -365,12 +429,26 @@ class AsyncClient(_Sessions):
         await self.close()
 
 
-class Client(_Sessions):
+class Client(_Asker):
     """Asks any service: `client.chat.completions.create(model=..., messages=...)`."""
 
     @cached_property
     def chat(self) -> Chat:
         return Chat(self)
+
+    def events(
+        self,
+        *,
+        messages: Messages,
+        model: str = "",
+        stream: bool = True,
+        provider: Provider | None = None,
+        conversation: Conversation | None = None,
+        strict: bool | None = None,
+        **options: Any,
+    ) -> Generator[Event, None, None]:
+        """The answer as anychat's own events, for those who want all of it and no one's shape."""
+        return blocking.iterate(self._question(model, messages, stream, provider, conversation, strict, options).events)
 
     def close(self) -> None:
         """Forget the sessions: tokens, cookies and visitors' ids."""

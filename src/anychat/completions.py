@@ -39,6 +39,8 @@ __all__ = [
 
 
 class _Model(Struct, kw_only=True):
+    """Plain data. Fields that anychat has nothing for are there all the same, as None, as in the openai package."""
+
     def model_dump(self, *, exclude_none: bool = False) -> dict[str, Any]:
         """As nested dicts and lists."""
         value: dict[str, Any] = msgspec.to_builtins(self)
@@ -72,6 +74,8 @@ class CompletionUsage(_Model):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    completion_tokens_details: None = None
+    prompt_tokens_details: None = None
     estimated: bool = False
 
 
@@ -107,6 +111,9 @@ class ChatCompletionMessage(_Model):
     reasoning_content: str | None = None
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
+    annotations: None = None
+    audio: None = None
+    function_call: None = None
 
 
 class Choice(_Model):
@@ -127,6 +134,10 @@ class ChatCompletion(_Model):
     choices: list[Choice]
     usage: CompletionUsage | None = None
     object: Literal["chat.completion"] = "chat.completion"
+    metadata: None = None
+    moderation: None = None
+    service_tier: None = None
+    system_fingerprint: None = None
     provider: str = ""
     conversation: Conversation | None = None
     notices: list[Notice] = field(default_factory=list)
@@ -140,6 +151,8 @@ class ChoiceDelta(_Model):
     reasoning_content: str | None = None
     refusal: str | None = None
     tool_calls: list[ToolCallChunk] | None = None
+    audio: None = None
+    function_call: None = None
 
 
 class ChunkChoice(_Model):
@@ -160,6 +173,10 @@ class ChatCompletionChunk(_Model):
     choices: list[ChunkChoice]
     usage: CompletionUsage | None = None
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    moderation: None = None
+    obfuscation: None = None
+    service_tier: None = None
+    system_fingerprint: None = None
     provider: str = ""
     conversation: Conversation | None = None
     notices: list[Notice] = field(default_factory=list)
@@ -177,7 +194,11 @@ def _usage(usage: Usage | None) -> CompletionUsage | None:
 
 
 class Chunks:
-    """Events into chunks, for one answer."""
+    """Events into chunks, for one answer. With `include_usage` a chunk without choices ends it, if tokens were counted.
+
+    What a service takes back cannot be taken back from those who read along: they are told by the
+    notice of kind `rewritten`, whose text is the answer as it is then.
+    """
 
     def __init__(self, *, id: str, created: int, model: str, provider: str, include_usage: bool) -> None:
         self._id = id
@@ -215,7 +236,7 @@ class Chunks:
     def _last(self, reason: FinishReason) -> list[ChatCompletionChunk]:
         last = self._chunk(ChoiceDelta(), reason)
         last.conversation = self._conversation
-        if not self._include_usage:
+        if not self._include_usage or self._usage is None:
             return [last]
         usage = self._chunk(ChoiceDelta())
         usage.choices, usage.usage = [], _usage(self._usage)
@@ -259,14 +280,16 @@ def collect(events: list[Event], *, id: str, created: int, model: str, provider:
                 usage = event
             case Conversation():
                 conversation = event
-            case Notice():
+            case Notice(kind, whole):
+                if kind == "rewritten":
+                    text = [whole]
                 notices.append(event)
             case Done(reason):
                 pass
     message = ChatCompletionMessage(
         content="".join(text) if text or not calls else None,
         reasoning_content="".join(thoughts) or None,
-        tool_calls=list(calls.values()) or None,
+        tool_calls=[calls[index] for index in sorted(calls)] or None,
     )
     return ChatCompletion(
         id=id,

@@ -7,9 +7,10 @@ fetched once and a visitor stays the same visitor.
 """
 
 import logging
+import os
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import urlsplit
@@ -23,7 +24,8 @@ from anychat.cookies import CookieJar, get_cookies
 from anychat.errors import ConfigError, MissingCookies, ModelNotFound
 from anychat.protocols.base import ChatProtocol, Site
 from anychat.session import ChallengeHandler, Session
-from anychat.transport import Timeouts, Transport, TransportOptions, shared
+from anychat.transport import KINDS, Timeouts, Transport, TransportOptions, shared
+from anychat.transport.addresses import proxy_parts, without_credentials
 
 __all__ = [
     "AbstractProvider",
@@ -33,8 +35,9 @@ __all__ = [
     "AsyncResult",
     "CreateResult",
     "ProviderModelMixin",
+    "Sessions",
+    "checked_url",
     "open_session",
-    "origin_of",
     "split_options",
 ]
 
@@ -45,6 +48,9 @@ CreateResult: TypeAlias = Iterator[str]
 
 _log = logging.getLogger("anychat")
 
+_REMARKS = {"rewritten": "the service took back what it had said"}
+"""What is logged of a notice in place of its text."""
+
 
 class Access(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a caller reaches a site: everything about a call that is not the question.
@@ -52,6 +58,7 @@ class Access(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `timeout` is seconds for a whole answer, `proxy` an address with optional credentials, `verify`
     True, a file of CA certificates or False, `impersonate` a browser profile, `transport` `"wreq"`
     or `"aiohttp"`, `browsers` whether cookies may be looked for in the user's own browsers.
+    `repr` names the keys, cookies and headers, and shows none of them.
     """
 
     proxy: str | None = None
@@ -64,29 +71,77 @@ class Access(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     transport: str | None = None
     browsers: bool = False
 
+    def __repr__(self) -> str:
+        return f"Access({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        given = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) or name == "verify"}
+        return [(name, _HIDING[name](value) if name in _HIDING else value) for name, value in given.items()]
+
     def key(self) -> bytes:
         """Equal for accesses that may share a session."""
         return msgspec.json.encode(msgspec.structs.replace(self, timeout=None), order="sorted")
 
     def timeouts(self, site: Site) -> Timeouts:
-        total = self.timeout if self.timeout is not None else site.timeout
-        if total is None:
-            return Timeouts()
-        if not total > 0:
-            raise ConfigError(f"timeout: a number of seconds above zero, not {total!r}")
-        return Timeouts(total=total)
+        """The time limits at a site: those for parts of an answer are no shorter than that for the whole."""
+        return _time_limits(self.timeout if self.timeout is not None else site.timeout)
 
+    def without_credentials(self) -> "Access":
+        """The same, without what was meant for one site: key, cookies and headers."""
+        return msgspec.structs.replace(self, api_key="", cookies=None, headers={})
+
+
+def _time_limits(total: float | None) -> Timeouts:
+    default = Timeouts()
+    if total is None:
+        return default
+    if not total > 0:
+        raise ConfigError(f"timeout: a number of seconds above zero, not {total!r}")
+    first_byte, idle = default.first_byte or total, default.idle or total
+    return Timeouts(first_byte=max(first_byte, total), idle=max(idle, total), total=total)
+
+
+_HIDING: dict[str, Callable[[Any], Any]] = {
+    "proxy": without_credentials,
+    "cookies": sorted,
+    "headers": sorted,
+    "api_key": lambda key: "…",
+}
 
 _ACCESS_FIELDS = frozenset(Access.__struct_fields__)
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[Access, dict[str, Any]]:
-    """What a caller passed, parted into how to reach the site and what to ask of the model."""
+    """What a caller passed, parted into how to reach the site and what to ask of the model.
+
+    Raises `ConfigError` that names the argument that is wrong.
+    """
     try:
         access = msgspec.convert({k: v for k, v in options.items() if k in _ACCESS_FIELDS and v is not None}, Access)
     except msgspec.ValidationError as error:
-        raise ConfigError(str(error)) from error
+        what, _, where = str(error).partition(" - at `$.")
+        raise ConfigError(f"{where.rstrip('`')}: {what}" if where else what) from error
+    _time_limits(access.timeout)
+    if access.proxy:
+        proxy_parts(access.proxy)
+    if access.transport is not None and access.transport not in KINDS:
+        raise ConfigError(f"transport: there is no {access.transport!r}, only {', '.join(KINDS)}")
     return access, {k: v for k, v in options.items() if k not in _ACCESS_FIELDS}
+
+
+def checked_url(url: Any, what: str = "url") -> str:
+    """The address of a site, without a slash at its end. Raises `ConfigError` for what is none, or holds a password."""
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (TypeError, ValueError, AttributeError):
+        is_address = False
+    if not is_address:
+        raise ConfigError(f"{what}: an http or https address, such as https://shop.example")
+    if "@" in parts.netloc:
+        raise ConfigError(f"{what}: no name and password in the address; give them as headers= or api_key=")
+    text: str = url
+    return text.rstrip("/")
 
 
 def open_session(
@@ -100,18 +155,13 @@ def open_session(
 
     Raises `MissingCookies` when the site cannot do without cookies and there are none.
     """
-    access = access or Access()
+    access = _with_cookies(site, access or Access())
     if access.headers or access.api_key:
         headers = {**site.headers, **{name.lower(): value for name, value in access.headers.items()}}
         site = msgspec.structs.replace(site, headers=headers, api_key=access.api_key or site.api_key)
-    cookies = access.cookies
-    if site.cookie_domain and not cookies:
-        cookies = get_cookies(site.cookie_domain, browsers=access.browsers)
-        if not cookies:
-            raise MissingCookies(f"{site.name} needs cookies of {site.cookie_domain}, and there are none")
     jar = CookieJar()
-    if cookies:
-        jar.set(site.url, cookies)
+    if access.cookies:
+        jar.set(site.url, access.cookies)
     if transport is None:
         options = TransportOptions(
             proxy=access.proxy, verify=access.verify, impersonate=access.impersonate or site.impersonate
@@ -120,30 +170,57 @@ def open_session(
     return Session(site, transport, cookies=jar, timeouts=access.timeouts(site), on_challenge=on_challenge)
 
 
-class _SharedSessions:
-    """The process's own sessions, for calls that bring none; the least recently used go first."""
+def _with_cookies(site: Site, access: Access) -> Access:
+    """The access with the cookies that the site cannot do without. Raises `MissingCookies`."""
+    if access.cookies or not site.cookie_domain:
+        return access
+    cookies = get_cookies(site.cookie_domain, browsers=access.browsers)
+    if not cookies:
+        raise MissingCookies(f"{site.name} needs cookies of {site.cookie_domain}, and there are none")
+    return msgspec.structs.replace(access, cookies=cookies)
 
-    def __init__(self, most: int = 256) -> None:
+
+class Sessions:
+    """One user's sessions, by site and access; the least recently used go first.
+
+    A site that asks for other cookies than before gets another session. A forked child begins with
+    none: two processes that go on from one state would take each other's tokens away.
+    """
+
+    def __init__(
+        self, *, transport: Transport | None = None, on_challenge: ChallengeHandler | None = None, most: int = 256
+    ) -> None:
+        self._transport = transport
+        self._on_challenge = on_challenge
         self._most = most
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all: tokens, cookies and visitors' ids."""
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._sessions: OrderedDict[tuple[str, str, bytes], tuple[Site, Session]] = OrderedDict()
 
     def get(self, site: Site, access: Access) -> Session:
+        """The session for this site and access, a new one if there is none."""
+        if self._process != os.getpid():
+            self.clear()
+        access = _with_cookies(site, access)
         key = (site.name, site.url, access.key())
         with self._lock:
             known = self._sessions.get(key)
             if known is not None and known[0] == site:
                 self._sessions.move_to_end(key)
                 return known[1]
-        session = open_session(site, access)
-        with self._lock:
+            session = open_session(site, access, transport=self._transport, on_challenge=self._on_challenge)
             self._sessions[key] = (site, session)
+            self._sessions.move_to_end(key)
             while len(self._sessions) > self._most:
                 self._sessions.popitem(last=False)
         return session
 
 
-_shared_sessions = _SharedSessions()
+_shared_sessions = Sessions()
 
 
 class AbstractProvider:
@@ -181,12 +258,11 @@ class AbstractProvider:
 
     @classmethod
     def site_at(cls, url: str) -> Site:
-        """The class as data, at another address."""
-        url = url.rstrip("/")
+        """The class as data, at another address. Raises `ConfigError` for an address that is none."""
+        url = checked_url(url, f"{cls.__name__}.url")
         endpoint, declared = cls.api_endpoint, cls._declared_url
         if declared and endpoint.startswith(declared):
             endpoint = url + endpoint[len(declared) :]
-        here = {"origin": origin_of(url), "url": url}
         return Site(
             name=cls.__name__,
             url=url,
@@ -195,7 +271,10 @@ class AbstractProvider:
             default_model=cls.default_model,
             models=tuple(cls.models),
             aliases=dict(cls.model_aliases),
-            headers={name: value.format_map(here) for name, value in cls.headers.items()},
+            headers={
+                name.lower(): value.replace("{origin}", _origin(url)).replace("{url}", url)
+                for name, value in cls.headers.items()
+            },
             cookie_domain=cls.cookie_domain,
             impersonate=cls.impersonate,
             timeout=cls.timeout,
@@ -203,8 +282,16 @@ class AbstractProvider:
 
     @classmethod
     def get_model(cls, model: str) -> str:
-        """The service's name of the model; a provider without a list takes any."""
-        return cls.model_aliases.get(model, model) or cls.default_model
+        """The service's name of the model, found by alias, then by name; an empty one gives the default.
+
+        A provider takes any other name as it is; one that is a `ProviderModelMixin` raises `ModelNotFound`.
+        """
+        if model in cls.model_aliases:
+            return cls.model_aliases[model]
+        model = model or cls.default_model
+        if issubclass(cls, ProviderModelMixin) and model not in cls.get_models():
+            raise ModelNotFound(f"{cls.__name__} has no model {model!r}; it has: {', '.join(cls.get_models())}")
+        return model
 
     @classmethod
     async def ask(
@@ -224,6 +311,10 @@ class AbstractProvider:
         `kwargs` are the fields of `Access` and the model's options by their OpenAI names.
         """
         access, options = split_options(kwargs)
+        if session is not None and (given := _ACCESS_FIELDS & kwargs.keys() - {"timeout"}):
+            for name in sorted(given):
+                if kwargs[name] is not None:
+                    raise ConfigError(f"{name}: session= has its own way to the site; leave {name}= out")
         site = cls.site()
         turn = ChatRequest(
             messages=parse_messages(messages),
@@ -237,7 +328,8 @@ class AbstractProvider:
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, Notice):
-                    _log.warning("%s: %s: %s", cls.__name__, event.kind, event.text)
+                    # What a rewritten answer says is nobody's business but the caller's.
+                    _log.warning("%s: %s: %s", cls.__name__, event.kind, _REMARKS.get(event.kind, event.text))
                 yield event
 
     @classmethod
@@ -269,8 +361,16 @@ class AbstractProvider:
     ) -> str:
         """The whole answer."""
         kwargs.setdefault("stream", False)
-        async with aclosing(cls.create_async_generator(model, messages, proxy, timeout, cookies, **kwargs)) as pieces:
-            return "".join([piece async for piece in pieces])
+        kwargs |= {"proxy": proxy, "timeout": timeout, "cookies": cookies}
+        pieces: list[str] = []
+        async with aclosing(cls.ask(model, messages, **kwargs)) as events:
+            async for event in events:
+                match event:
+                    case Delta(text):
+                        pieces.append(text)
+                    case Notice("rewritten", text):
+                        pieces = [text]
+        return "".join(pieces)
 
     @classmethod
     def create_completion(cls, model: str, messages: Messages, stream: bool = True, **kwargs: Any) -> CreateResult:
@@ -281,10 +381,10 @@ class AbstractProvider:
         yield from blocking.iterate(lambda: cls.create_async_generator(model, messages, **kwargs))
 
 
-def origin_of(url: str) -> str:
+def _origin(url: str) -> str:
     """Scheme and host of an address, as an Origin header has it (RFC 6454, 7)."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 class AsyncProvider(AbstractProvider):
@@ -298,23 +398,12 @@ class AsyncGeneratorProvider(AbstractProvider):
 
 
 class ProviderModelMixin:
-    """A provider with a list of models: aliases first, then names; any other is `ModelNotFound`."""
+    """A provider that has the models of its list and no other; it stands among the bases at any place."""
 
     default_model: ClassVar[str]
     models: ClassVar[list[str]]
-    model_aliases: ClassVar[dict[str, str]]
 
     @classmethod
     def get_models(cls) -> list[str]:
+        """The models, by the service's own names."""
         return list(cls.models) or [cls.default_model]
-
-    @classmethod
-    def get_model(cls, model: str) -> str:
-        """The service's name of the model. Raises `ModelNotFound`."""
-        if not model:
-            return cls.default_model
-        if model in cls.model_aliases:
-            return cls.model_aliases[model]
-        if model not in cls.get_models():
-            raise ModelNotFound(f"{cls.__name__} has no model {model!r}; it has: {', '.join(cls.get_models())}")
-        return model

@@ -4,8 +4,10 @@ Providers are found by name without importing the others. Packages add their own
 point group `anychat.providers` (name -> class), and programs through `register`.
 """
 
+import warnings
+from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from anychat.errors import ConfigError, ModelNotFound
@@ -13,9 +15,19 @@ from anychat.protocols import create
 from anychat.protocols.base import Site
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from anychat.providers import AbstractProvider
 
-__all__ = ["endpoint", "get_provider", "provider_names", "providers", "register", "resolve"]
+__all__ = [
+    "ProviderWarning",
+    "endpoint",
+    "get_provider",
+    "provider_names",
+    "providers",
+    "register",
+    "resolve",
+]
 
 _BUILT_IN: dict[str, str] = {
     "Chatgpt4o": "anychat.sites.wordpress:Chatgpt4o",
@@ -27,19 +39,30 @@ _BUILT_IN: dict[str, str] = {
 
 _registered: dict[str, "type[AbstractProvider]"] = {}
 
+P = TypeVar("P", bound="type[AbstractProvider]")
 Resolved = tuple["type[AbstractProvider]", str]
 
 
-def register(provider: "type[AbstractProvider]") -> "type[AbstractProvider]":
-    """Make a provider known by its class's name; can stand as a decorator."""
-    _registered[provider.__name__] = provider
+def register(provider: "P") -> "P":
+    """Make a provider known by its class's name, in place of any other of that name; can stand as a decorator."""
+    _registered[provider.__name__] = _checked(provider, f"{provider!r}")
     return provider
 
 
-def _entry_points() -> dict[str, str]:
+def _checked(provider: Any, what: str) -> "type[AbstractProvider]":
+    from anychat.providers import AbstractProvider
+
+    if not (isinstance(provider, type) and issubclass(provider, AbstractProvider)):
+        raise ConfigError(f"{what} is no provider class: a subclass of AbstractProvider")
+    return provider
+
+
+@cache
+def _entry_points() -> "dict[str, EntryPoint]":
+    """What installed packages offer. Read once: it takes milliseconds, and packages come with a new process."""
     from importlib.metadata import entry_points
 
-    return {point.name: point.value for point in entry_points(group="anychat.providers")}
+    return {point.name: point for point in entry_points(group="anychat.providers")}
 
 
 def provider_names() -> list[str]:
@@ -50,24 +73,44 @@ def provider_names() -> list[str]:
 def get_provider(name: str) -> "type[AbstractProvider]":
     """The provider of this name; upper and lower case count only where two names differ by nothing else.
 
-    Raises `ModelNotFound`.
+    Raises `ModelNotFound`, and `ConfigError` for one of another package that cannot be loaded.
     """
     if name in _registered:
         return _registered[name]
-    where = _BUILT_IN.get(name) or _entry_points().get(name)
-    if where is None:
-        alike = [known for known in provider_names() if known.casefold() == name.casefold()]
-        if len(alike) == 1:
-            return get_provider(alike[0])
+    if where := _BUILT_IN.get(name):
+        module, _, attribute = where.partition(":")
+        return _checked(getattr(import_module(module), attribute), where)
+    if point := _entry_points().get(name):
+        return _loaded(point)
+    alike = [known for known in provider_names() if known.casefold() == name.casefold()]
+    if len(alike) != 1:
         raise ModelNotFound(f"no provider {name!r}; there are: {', '.join(provider_names())}")
-    module, _, attribute = where.partition(":")
-    provider: type[AbstractProvider] = getattr(import_module(module), attribute)
-    return provider
+    return get_provider(alike[0])
+
+
+def _loaded(point: "EntryPoint") -> "type[AbstractProvider]":
+    package = point.dist.name if point.dist else "an unknown package"
+    what = f"provider {point.name!r} ({point.value}, of {package})"
+    try:
+        provider = point.load()
+    except Exception as error:  # another package's code: whatever it raises as it is imported
+        raise ConfigError(f"{what} cannot be loaded: {type(error).__name__}: {error}") from error
+    return _checked(provider, what)
 
 
 def providers() -> "dict[str, type[AbstractProvider]]":
-    """All providers by name."""
-    return {name: get_provider(name) for name in provider_names()}
+    """All providers by name. One of another package that cannot be loaded is left out with a `ProviderWarning`."""
+    found = {}
+    for name in provider_names():
+        try:
+            found[name] = get_provider(name)
+        except ConfigError as error:
+            warnings.warn(f"left out: {error}", ProviderWarning, stacklevel=2)
+    return found
+
+
+class ProviderWarning(UserWarning):
+    """A provider of another package cannot be loaded; the message names it."""
 
 
 def resolve(model: str, provider: "type[AbstractProvider] | str | None" = None) -> Resolved:
@@ -76,10 +119,12 @@ def resolve(model: str, provider: "type[AbstractProvider] | str | None" = None) 
     `provider/model` names both; a bare model goes to the first provider that has it, those seen
     working first. Raises `ModelNotFound`.
     """
-    if provider is not None:
-        found = get_provider(provider) if isinstance(provider, str) else provider
-        return found, found.get_model(model.removeprefix(f"{found.__name__}/"))
+    if not isinstance(model, str):
+        raise ConfigError(f"model: a text such as 'gpt-4o' or 'Chatgpt4o/gpt-4o-mini', not {type(model).__name__}")
     name, slash, rest = model.partition("/")
+    if provider is not None:
+        found = get_provider(provider) if isinstance(provider, str) else _checked(provider, f"provider: {provider!r}")
+        return found, found.get_model(rest if slash and name.casefold() == found.__name__.casefold() else model)
     if slash and any(known.casefold() == name.casefold() for known in provider_names()):
         found = get_provider(name)
         return found, found.get_model(rest)
@@ -97,12 +142,8 @@ def endpoint(url: str, protocol: str, *, api_key: str = "", **options: object) -
 
     Raises `ConfigError` for an address that is none, or an unknown protocol or option.
     """
-    try:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-        named = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        named = False
-    if not named:
-        raise ConfigError("base_url: an http or https address, such as https://shop.example")
-    return Site(name=host, url=url.rstrip("/"), protocol=create(protocol, dict(options)), api_key=api_key)
+    from anychat.providers import checked_url
+
+    url = checked_url(url, "base_url")
+    name = urlsplit(url).netloc
+    return Site(name=name, url=url, protocol=create(protocol, dict(options)), api_key=api_key)

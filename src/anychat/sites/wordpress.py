@@ -4,11 +4,12 @@ from typing import ClassVar
 
 import msgspec
 
+from anychat.errors import ConfigError
 from anychat.protocols.ai_engine import AIEngine
 from anychat.protocols.ai_power import AIPower
 from anychat.protocols.base import ChatProtocol, Site
 from anychat.protocols.wordpress import NONCE
-from anychat.providers import Access, AsyncGeneratorProvider, AsyncProvider, ProviderModelMixin, open_session
+from anychat.providers import AsyncGeneratorProvider, AsyncProvider, ProviderModelMixin, open_session, split_options
 
 __all__ = ["ChatGptt", "Chatgpt4Online", "Chatgpt4o"]
 
@@ -22,7 +23,7 @@ class Chatgpt4o(AsyncProvider, ProviderModelMixin):
     """
 
     url = "https://chatgpt4o.one"
-    protocol = AIPower(send_identity=False)
+    protocol: ClassVar[AIPower] = AIPower(send_identity=False)
     working = False
     default_model = "gpt-4o-mini-2024-07-18"
     models: ClassVar[list[str]] = [default_model]
@@ -41,12 +42,17 @@ class Chatgpt4o(AsyncProvider, ProviderModelMixin):
 
     @classmethod
     def site_at(cls, url: str) -> Site:
-        known = AIPower(
-            send_identity=False,
-            nonce=cls._nonce or "",
-            post_id=int(cls._post_id) if cls._post_id is not None else None,
+        """Raises `ConfigError` for a `_post_id` that is no number."""
+        site = super().site_at(url)
+        if cls._nonce is None and cls._post_id is None:
+            return site
+        try:
+            post_id = None if cls._post_id is None else int(cls._post_id)
+        except ValueError as error:
+            raise ConfigError(f"{cls.__name__}._post_id: a number, not {cls._post_id!r}") from error
+        return msgspec.structs.replace(
+            site, protocol=msgspec.structs.replace(cls.protocol, nonce=cls._nonce or "", post_id=post_id)
         )
-        return msgspec.structs.replace(super().site_at(url), protocol=known)
 
 
 class Chatgpt4Online(AsyncGeneratorProvider):
@@ -67,8 +73,12 @@ class Chatgpt4Online(AsyncGeneratorProvider):
 
     @classmethod
     async def get_nonce(cls, headers: dict[str, str]) -> str:
-        """A nonce from the site's bootstrap, fetched with these headers; nothing is kept."""
-        session = open_session(cls.site(), Access(headers=headers))
+        """A nonce from the site's bootstrap, fetched with these headers; nothing is kept.
+
+        Raises `TransportError` when the site cannot be reached, `ProviderError` when it gives none.
+        """
+        access, _ = split_options({"headers": headers})
+        session = open_session(cls.site(), access)
         await session.make_ready()
         return session.state.tokens[NONCE].value
 

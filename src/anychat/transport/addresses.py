@@ -48,7 +48,7 @@ def proxy_parts(url: str) -> tuple[SplitResult, str]:
 
 def without_credentials(url: str) -> str:
     """An address as it may be shown, whether it is a good one or not."""
-    before, at, rest = url.rpartition("@")
+    before, _, rest = url.rpartition("@")
     scheme, there, _ = before.partition("://")
     return f"{scheme}://{rest}" if there else rest
 
