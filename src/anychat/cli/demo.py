@@ -2,64 +2,99 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from anychat.chat import Delta
-from anychat.cli.failures import describe
+from anychat.cli.failures import EXIT_CODES, Reporting, debug_option, describe
 from anychat.cli.render import printable
 from anychat.client import AsyncClient
-from anychat.demo.faults import help_text
+from anychat.demo.app import MOUNTS
+from anychat.demo.faults import FAULTS
 from anychat.demo.server import Demo
-from anychat.errors import AnychatError, ProviderUnavailable
+from anychat.errors import AnychatError, ProviderError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["SERVICES", "Asked", "demo", "serve"]
+__all__ = ["SERVICES", "Asked", "demo"]
 
 SERVICES = ("Chatgpt4o", "Chatgpt4Online", "ChatGptt", "Aichat", "ChatGpt")
 
 QUESTION = "Hello! What can you do?"
 
+_PANEL_WIDTH = 38
+"""Columns that a panel needs to be readable."""
+_PANEL_HEIGHT = 3
+"""Lines that it needs, frame and all."""
 
-@click.group(
-    invoke_without_command=True,
-    epilog="\b\nFaults, for `anychat demo serve --fault /Chatgpt4o=cut=5` and the header x-anychat-demo:\n"
-    + "\n".join(f"  {line}" for line in help_text().splitlines()),
+_delay = click.option(
+    "--delay",
+    type=click.FloatRange(0, 60),
+    default=0.03,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two tokens.",
 )
+
+
+class _DemoGroup(click.Group):
+    """A group whose help ends with the table of faults."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Faults"):
+            formatter.write_text(
+                "For all requests of a service: anychat demo serve --fault /Chatgpt4o=cut=5. "
+                "For one question: [[fault:cut=5]] in its text, or the header x-anychat-demo: cut=5. "
+                "Several are separated by commas; cut=5*2 happens the first two times, cut=5/2 every second time."
+            )
+            formatter.write_paragraph()
+            formatter.write_dl([(fault.usage, _about(name)) for name, fault in FAULTS.items()])
+
+
+def _about(name: str) -> str:
+    fault = FAULTS[name]
+    default = "" if fault.value is None else f" (default {fault.value:g})"
+    where = f" [{', '.join(fault.services)}]" if fault.services else ""
+    return f"{fault.about}{default}{where}"
+
+
+@click.group(cls=_DemoGroup, invoke_without_command=True)
 @click.option("--once", is_flag=True, help="End after the answers (it always does, so far).")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, help="Port of the local server; a free one if not given."
 )
-@click.option(
-    "--delay", type=click.FloatRange(0, 60), default=0.03, show_default=True, help="Seconds between two tokens."
-)
-@click.option("-q", "--question", default=QUESTION, show_default=True, help="What to ask.")
+@_delay
+@click.option("-q", "--question", default=QUESTION, show_default=True, metavar="TEXT", help="What to ask.")
+@debug_option
 @click.pass_context
 def demo(ctx: click.Context, once: bool, port: int, delay: float, question: str) -> None:
-    """See all five services answer, from a local server that plays them.
+    """See five services answer, played by a local server.
 
-    On a terminal the answers stream side by side; in a pipe they come one after another. Ends with 0
-    only if all five answered.
+    All five are asked the same question at the same time. On a terminal the answers stream side by
+    side; in a pipe they come one after another. Ends with 0 only if all five answered.
     """
     if ctx.invoked_subcommand is None:
         failed = asyncio.run(_demo(port, delay, question))
         if failed:
-            raise ProviderUnavailable(f"no whole answer from {', '.join(failed)}")
+            ctx.ensure_object(Reporting).tell(f"no whole answer from {', '.join(failed)}; what stands above says why")
+            ctx.exit(EXIT_CODES[ProviderError])
 
 
 @demo.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8190, show_default=True, help="0 takes a free one.")
+@_delay
 @click.option(
-    "--delay", type=click.FloatRange(0, 60), default=0.03, show_default=True, help="Seconds between two tokens."
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="PATH=FAULT",
+    help="A fault of one service, such as /Chatgpt4o=cut=5, or of all: *=429. May be repeated.",
 )
-@click.option(
-    "--fault", "faults", multiple=True, metavar="PATH=FAULT", help="A fault of one service, such as /Chatgpt4o=cut=5."
-)
+@debug_option
 def serve(host: str, port: int, delay: float, faults: tuple[str, ...]) -> None:
     """Serve the local server that plays the services, until Ctrl-C.
 
@@ -71,12 +106,13 @@ def serve(host: str, port: int, delay: float, faults: tuple[str, ...]) -> None:
         if not equals:
             raise click.BadParameter(f"{fault!r}: write PATH=FAULT", param_hint="--fault")
         wanted[mount] = f"{wanted[mount]},{name}" if mount in wanted else name
-    asyncio.run(_serve(Demo(host=host, port=port, delay=delay, faults=wanted)))
+    try:
+        asyncio.run(_serve(Demo(host=host, port=port, delay=delay, faults=wanted)))
+    except KeyboardInterrupt:
+        click.echo()  # how it is meant to end
 
 
 async def _serve(server: Demo) -> None:
-    from anychat.demo.app import MOUNTS
-
     async with server:
         for mount, what in MOUNTS.items():
             click.echo(f"{server.url}{mount:<16} {what}")
@@ -85,7 +121,7 @@ async def _serve(server: Demo) -> None:
 
 
 class Asked:
-    """One service's answer while it comes."""
+    """One service's answer while it comes. Times are seconds since the question."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -95,8 +131,12 @@ class Asked:
         self.total: float | None = None
         self.error: AnychatError | None = None
 
+    @property
+    def answered(self) -> bool:
+        return self.error is None and self.total is not None and bool(self.text)
+
     async def ask(self, url: str, question: str) -> None:
-        """Ask the service at `url`; times are seconds since now."""
+        """Ask the service of the demo at `url`; an error is kept, not raised."""
         client = AsyncClient(provider=self.name, base_url=f"{url}/{self.name}", cookies={"visit": "demo"})
         started = time.perf_counter()
         events = client.events(messages=[{"role": "user", "content": question}])
@@ -115,25 +155,26 @@ class Asked:
 
     @property
     def times(self) -> str:
-        if self.error is not None:
-            return describe(self.error)
-        if self.total is None:
-            return "…" if self.first is None else f"first token {self.first * 1000:.0f} ms"
-        first = 0.0 if self.first is None else self.first
-        pieces = f"{self.pieces} piece{'s' * (self.pieces != 1)}"
-        return f"first token {first * 1000:.0f} ms, total {self.total * 1000:.0f} ms, {pieces}"
+        """Time to the first token and in all, as far as it is known."""
+        first = "" if self.first is None else f"first token {_ms(self.first)}"
+        total = "" if self.total is None else f"total {_ms(self.total)}"
+        return ", ".join(filter(None, (first, total))) or "waiting"
+
+
+def _ms(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds * 1000:.0f} ms"
 
 
 async def _demo(port: int, delay: float, question: str) -> list[str]:
     """Names of the services that did not answer."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)
     answers = [Asked(name) for name in SERVICES]
     async with Demo(port=port, delay=delay) as server:
         tasks = [asyncio.create_task(answer.ask(server.url, question)) for answer in answers]
         try:
-            if console.is_terminal:
+            if console.is_terminal and not console.is_dumb_terminal:
                 await _show(console, answers, tasks)
             else:
                 await _print(answers, tasks)
@@ -141,59 +182,80 @@ async def _demo(port: int, delay: float, question: str) -> list[str]:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-    return [answer.name for answer in answers if answer.error is not None or not answer.text]
+    return [answer.name for answer in answers if not answer.answered]
 
 
-async def _print(answers: list[Asked], tasks: list["asyncio.Task[None]"]) -> None:
+async def _print(answers: Sequence[Asked], tasks: Sequence["asyncio.Task[None]"]) -> None:
     for answer, task in zip(answers, tasks, strict=True):
         await task
-        click.echo(f"=== {answer.name}: {answer.times}")
-        click.echo(answer.text.rstrip("\n") + "\n")
+        click.echo(f"=== {answer.name}: {answer.times}, {answer.pieces} piece{'s' * (answer.pieces != 1)}")
+        if answer.text:
+            click.echo(answer.text.rstrip("\n"))
+        if answer.error is not None:
+            click.echo(describe(answer.error))
+        click.echo()
 
 
-async def _show(console: "Console", answers: list[Asked], tasks: list["asyncio.Task[None]"]) -> None:
+async def _show(console: "Console", answers: Sequence[Asked], tasks: Sequence["asyncio.Task[None]"]) -> None:
     from rich.live import Live
-    from rich.table import Table
 
-    with Live(console=console, refresh_per_second=15, transient=True) as live:
+    # The other screen is drawn over in place: nothing flickers, and nothing is left when it closes.
+    with Live(console=console, auto_refresh=False, screen=True) as live:
         waiting: set[asyncio.Task[None]] = set(tasks)
         while waiting:
-            live.update(_side_by_side(console, answers))
+            live.update(_side_by_side(console, answers), refresh=True)
             _, waiting = await asyncio.wait(waiting, timeout=1 / 15)
-    console.print(_side_by_side(console, answers))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("Service", "First token", "Total", "Pieces", "Outcome"):
-        table.add_column(column, justify="right" if column in ("First token", "Total", "Pieces") else "left")
-    for answer in answers:
-        table.add_row(
-            answer.name,
-            f"{answer.first * 1000:.0f} ms" if answer.first is not None else "–",
-            f"{answer.total * 1000:.0f} ms" if answer.total is not None else "–",
-            str(answer.pieces),
-            "answered" if answer.error is None else describe(answer.error),
-        )
-    console.print(table)
+    for task in tasks:
+        task.result()
+    console.print(_side_by_side(console, answers, whole=True))
+    console.print(_summary(answers, narrow=console.width < 60))
 
 
-def _side_by_side(console: "Console", answers: Iterable[Asked]) -> "RenderableType":
-    """The answers in panels, as many beside each other as are readable; each shows its last lines."""
-    from rich.panel import Panel
+def _summary(answers: Sequence[Asked], *, narrow: bool) -> "RenderableType":
     from rich.table import Table
-    from rich.text import Text
 
-    answers = list(answers)
-    across = max(1, min(len(answers), console.width // 36))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Service", no_wrap=True)
+    for column in ("First", "Total") if narrow else ("First token", "Total", "Pieces"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("Outcome", overflow="fold")
+    for answer in answers:
+        wrong = type(answer.error).__name__ if answer.error and not narrow else "failed"
+        pieces = () if narrow else (str(answer.pieces),)
+        table.add_row(answer.name, _ms(answer.first), _ms(answer.total), *pieces, "ok" if answer.answered else wrong)
+    return table
+
+
+def _side_by_side(console: "Console", answers: Sequence[Asked], *, whole: bool = False) -> "RenderableType":
+    """The answers in panels, as many beside each other as are readable.
+
+    While they stream each shows its last lines, so that all are on the screen; `whole` shows all of them.
+    """
+    from rich.table import Table
+
+    across = max(1, min(len(answers), console.width // _PANEL_WIDTH))
     down = -(-len(answers) // across)
-    height = max(6, min(24, (console.height - 8) // down))
+    height = None if whole else max(_PANEL_HEIGHT, console.height // down)
     width = console.width // across
     grid = Table.grid(expand=True)
     for _ in range(across):
         grid.add_column(ratio=1)
-    panels: list[RenderableType] = []
-    for answer in answers:
-        lines = Text(printable(answer.text)).wrap(console, width - 4)
-        shown = Text("\n").join(list(lines)[-(height - 2) :])
-        panels.append(Panel(shown, title=answer.name, subtitle=answer.times, height=height))
+    panels = [_panel(console, answer, width, height) for answer in answers]
     for i in range(0, len(panels), across):
         grid.add_row(*panels[i : i + across])
     return grid
+
+
+def _panel(console: "Console", answer: Asked, width: int, height: int | None) -> "RenderableType":
+    from rich.panel import Panel
+    from rich.text import Text
+
+    lines = list(Text(printable(answer.text.rstrip("\n"))).wrap(console, width - 4, tab_size=4))
+    if answer.error is not None:
+        lines += Text(describe(answer.error), style="red").wrap(console, width - 4)
+    if height is not None:
+        lines = lines[-(height - 2) :]
+    shown: Text = Text("\n").join(lines)
+    style = "red" if answer.error is not None else "green" if answer.answered else "dim"
+    times = answer.times.replace(" token", "") if width < 50 else answer.times
+    return Panel(shown, title=Text(answer.name, "bold"), subtitle=Text(times), height=height, border_style=style)

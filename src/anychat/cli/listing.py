@@ -43,8 +43,8 @@ def list_providers(as_json: bool) -> None:
     _table(
         ("Provider", "Site", "Protocol", "Stream", "System", "History", "Cookies", "Checked"),
         [
-            (str(row["name"]), _site(str(row["url"])), str(row["protocol"]))
-            + tuple("yes" if row[mark] else "–" for mark in marks)
+            [str(row["name"]), _site(str(row["url"])), str(row["protocol"])]
+            + ["yes" if row[mark] else "–" for mark in marks]
             for row in rows
         ],
     )
