@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from anychat.errors import ConfigError, ConnectionLost, RemoteProtocolError
-from anychat.transport import read
+from anychat.errors import ConfigError, ConnectionLost, RemoteProtocolError, TimedOut
+from anychat.transport import Timeouts, read
 from anychat.transport.memory import AsgiApp, MemoryTransport
 from anychat.wire import Head, Request
 from tests.transport.app import App, Receive, Send, start
-from tests.transport.conftest import LONG
+from tests.transport.conftest import LONG, SHORT
 
 URL = "http://user@service.test:81/a%20b?q=1"
 
@@ -67,6 +67,22 @@ async def test_an_application_waits_for_its_reader_and_is_told_when_nobody_reads
             await asyncio.sleep(0)
         assert len(sent) <= 3, "it runs no further ahead than a socket's buffer would let it"
         await exchange.aclose()
+        await asyncio.wait_for(told.wait(), 2)
+
+
+async def test_an_answer_that_begins_too_late_is_refused() -> None:
+    told = asyncio.Event()
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await receive()
+        assert (await receive())["type"] == "http.disconnect"
+        with pytest.raises(OSError, match="went away"):
+            await start(send)
+        told.set()
+
+    async with aclosing(MemoryTransport(app)) as transport:
+        with pytest.raises(TimedOut):
+            await transport.send(Request("GET", URL), Timeouts(first_byte=SHORT))
         await asyncio.wait_for(told.wait(), 2)
 
 

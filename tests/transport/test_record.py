@@ -91,6 +91,48 @@ async def test_no_secret_is_written(tmp_path: Path) -> None:
     assert recording.exchanges[3].request.headers["cookie"].endswith("; b=00")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<div data-nonce="{}">',
+        "<div data-nonce='{}'>",
+        '<script nonce="{}">',
+        '<input name="_wpnonce" value="{}">',
+        '{{"restNonce": "{}"}}',
+        '{{"rest_nonce":"{}"}}',
+        '"{{\\"nonce\\":\\"{}\\"}}"',
+        "data-x='{{&quot;nonce&quot;:&quot;{}&quot;}}'",
+        "{{'nonce': '{}'}}",
+        '{{"access_token": "{}"}}',
+        '{{"accessToken": "{}"}}',
+        '{{"apiKey": "{}"}}',
+        '{{"session_id": "{}"}}',
+        '{{"token": "{}"}}',
+    ],
+)
+@pytest.mark.parametrize("side", ["request", "response"])
+async def test_each_place_where_a_secret_stands(tmp_path: Path, text: str, side: str) -> None:
+    secret = "gAAAAAB0-abcdef0123"
+    whole = f"before {text.format(secret)} after".encode()
+
+    async def handler(request: Request) -> tuple[Head, AsyncIterator[bytes]]:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"" if side == "request" else whole
+
+        return Head(200), body()
+
+    async with aclosing(RecordingTransport(MemoryTransport(handler=handler))) as recorder:
+        request = Request("POST", "http://service.test/", {}, whole if side == "request" else b"")
+        await read(await recorder.send(request, LONG), 1000)
+        recorder.save(tmp_path / "f" / "c.json")
+    [exchange] = load(tmp_path / "f" / "c.json").exchanges
+    kept = exchange.request.body if side == "request" else exchange.body()
+    assert secret.encode() not in kept
+    assert len(kept) == len(whole)
+    assert kept.startswith(b"before ")
+    assert kept.endswith(b" after")
+
+
 async def test_what_is_no_secret_stays(tmp_path: Path) -> None:
     file = tmp_path / "family" / "case.json"
     await _record(file)
