@@ -14,6 +14,7 @@ from anychat.chat import ChatRequest, Delta, Done, Event, Message, Notice
 from anychat.errors import (
     ChallengeRequired,
     ConnectFailed,
+    ConnectionLost,
     RateLimited,
     RemoteProtocolError,
     StaleSession,
@@ -300,6 +301,28 @@ async def test_a_broken_answer_carries_what_had_come():
     with pytest.raises(TruncatedAnswer) as caught:
         await text_of(session)
     assert caught.value.partial == "half an ans"
+    assert transport.exchanges[-1].closed
+
+
+@pytest.mark.parametrize("after", ["nothing", "reset"])
+async def test_what_comes_after_the_end_of_an_answer_does_not_matter(after: str):
+    class Lingering(FakeExchange):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"hello|"
+            if after == "reset":
+                raise ConnectionLost("reset")
+            await asyncio.get_running_loop().create_future()
+
+    class Keeping(FakeTransport):
+        async def send(self, request: Request, timeouts: Timeouts) -> FakeExchange:
+            if request.url.endswith("/nonce"):
+                return await super().send(request, timeouts)
+            self.exchanges.append(Lingering(Head(200), b""))
+            return self.exchanges[-1]
+
+    transport = Keeping(NonceSite())
+    session = Session(Site(name="Nonce", url=URL, protocol=NonceProtocol()), transport)
+    assert await text_of(session) == "hello"
     assert transport.exchanges[-1].closed
 
 

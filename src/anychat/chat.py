@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from anychat.errors import ConfigError, UnsupportedFeature
 
 __all__ = [
+    "AnswerText",
     "ChatRequest",
     "Conversation",
     "Delta",
@@ -146,6 +147,26 @@ class Done(Struct, frozen=True, gc=False, tag="done"):
 
 
 Event = Delta | Reasoning | ToolCallDelta | Usage | Conversation | Notice | Done
+
+
+class AnswerText:
+    """The answer's text, from its events: the pieces joined.
+
+    A notice of the kind `rewritten` holds the whole text so far, where the service took back what
+    it had sent; what came before it no longer counts.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+
+    def feed(self, event: Event) -> None:
+        if isinstance(event, Delta):
+            self._pieces.append(event.text)
+        elif isinstance(event, Notice) and event.kind == "rewritten":
+            self._pieces = [event.text]
+
+    def __str__(self) -> str:
+        return "".join(self._pieces)
 
 
 def _parse_part(part: Any, where: str) -> Part:

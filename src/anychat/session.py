@@ -19,12 +19,12 @@ import inspect
 import secrets
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
-from anychat.chat import ChatRequest, Event, admit
+from anychat.chat import ChatRequest, Done, Event, admit
 from anychat.cookies import CookieJar
 from anychat.errors import AnychatError, ChallengeRequired, RemoteProtocolError, StaleSession, TimedOut
 from anychat.protocols.base import SessionState, Site
@@ -39,6 +39,8 @@ ChallengeHandler = Callable[[Challenge], str | Awaitable[str]]
 
 _MAX_REFUSALS = 100
 _MAX_DEAD_GENERATIONS = 5
+_READ_OUT_SECONDS = 0.05
+_READ_OUT_PIECES = 16
 
 
 def new_state(limits: Limits = Limits()) -> SessionState:
@@ -138,10 +140,14 @@ class Session:
         try:
             decoder = call.decoder(exchange.head)
             self._land(lease.trial)
-            async for data in exchange:
+            pieces = aiter(exchange)
+            async for data in pieces:
                 for event in decoder.feed(data):
                     self._prove(lease.generation)
                     yield event
+                    if type(event) is Done:
+                        await _read_out(pieces)
+                        return
             for event in decoder.close():
                 self._prove(lease.generation)
                 yield event
@@ -277,6 +283,19 @@ class Session:
         if inspect.isawaitable(answer):
             answer = await answer
         return answer
+
+
+async def _read_out(pieces: AsyncIterator[bytes]) -> None:
+    """Read what stands behind the answer's end, so that the connection can serve again.
+
+    The answer is whole, so a service that keeps the connection open or breaks it now changes nothing.
+    """
+    try:
+        async with asyncio.timeout(_READ_OUT_SECONDS):
+            for _ in range(_READ_OUT_PIECES):
+                await anext(pieces)
+    except (StopAsyncIteration, TimeoutError, AnychatError):
+        return
 
 
 class _Lease(NamedTuple):
