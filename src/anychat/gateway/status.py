@@ -34,8 +34,7 @@ _STATUS: dict[type[AnychatError], int] = {
     BadRequest: 400,
     Refused: 403,
     RateLimited: 429,
-    # The gateway's own credentials were refused by the service; the caller's were fine.
-    AuthError: 502,
+    AuthError: 401,
     ChallengeRequired: 502,
     ProviderError: 502,
 }

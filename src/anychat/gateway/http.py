@@ -1,0 +1,59 @@
+"""What a server interface gives to the gateway and takes from it: requests and replies as plain objects.
+
+`gateway.rsgi` and `gateway.asgi` implement `Incoming` and `Reply`; `gateway.core` sees nothing else.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from msgspec import Struct
+
+__all__ = ["BodyTooLarge", "Headers", "Incoming", "Reply", "ServerLimits", "Writer"]
+
+Headers = list[tuple[str, str]]
+
+
+class ServerLimits(Struct, frozen=True, kw_only=True):
+    """How much a caller may send. Sizes are bytes, times seconds."""
+
+    body_bytes: int = 32 << 20
+    body_seconds: float = 60.0
+    depth: int = 100
+
+
+class BodyTooLarge(Exception):
+    """The request's body is longer than allowed; `limit` is in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body is longer than {limit} bytes")
+        self.limit = limit
+
+
+class Incoming(Protocol):
+    """A request of a caller."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    client: str
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body. Raises `BodyTooLarge`."""
+
+
+class Writer(Protocol):
+    """The body of a streamed reply."""
+
+    async def write(self, data: bytes) -> None:
+        """Send at once. Raises `ConnectionError` when the caller has gone."""
+
+
+class Reply(Protocol):
+    """The answer to one request. Exactly one of the two is called, once."""
+
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None: ...
+
+    async def stream(self, status: int, headers: Headers) -> Writer:
+        """Send the head; the reply ends when the handler returns. A handler that raises breaks it off."""

@@ -1,0 +1,132 @@
+"""The gateway on granian's RSGI, the fast interface.
+
+A caller who goes away cancels the handler. Watching for that costs a future, so short requests
+are not watched: it begins after 50 ms, or with a stream.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from anychat.gateway.http import BodyTooLarge, Headers
+
+if TYPE_CHECKING:
+    from anychat.gateway.core import Gateway
+
+__all__ = ["RsgiApp"]
+
+_WATCH_AFTER = 0.05
+
+
+class _Headers(Mapping[str, str]):
+    """The request's headers, read from the server only where they are asked for."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def __getitem__(self, name: str) -> str:
+        value: str | None = self._raw.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._raw.get(name, default)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._raw.keys())
+
+    def __len__(self) -> int:
+        return len(self._raw.keys())
+
+
+class _Request:
+    """`Incoming` and `Reply` of one RSGI request."""
+
+    __slots__ = ("_proto", "_task", "_timer", "_watching", "client", "headers", "method", "path", "query")
+
+    def __init__(self, scope: Any, proto: Any) -> None:
+        self.method: str = scope.method
+        self.path: str = scope.path
+        self.query: str = scope.query_string
+        self.client: str = scope.client
+        self.headers: Mapping[str, str] = _Headers(scope.headers)
+        self._proto = proto
+        self._watching: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    async def body(self, limit: int) -> bytes:
+        length = self.headers.get("content-length")
+        if length is not None:
+            if not length.isdigit() or int(length) > limit:
+                raise BodyTooLarge(limit)
+            data: bytes = await self._proto()
+            return data
+        pieces = []
+        size = 0
+        async for piece in self._proto:
+            size += len(piece)
+            if size > limit:
+                raise BodyTooLarge(limit)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        self._proto.response_bytes(status, headers, body)
+
+    async def stream(self, status: int, headers: Headers) -> "_Stream":
+        if self._watching is None:
+            self._watch()
+        return _Stream(self._proto.response_stream(status, headers))
+
+    # The caller's going away
+
+    def begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._timer = loop.call_later(_WATCH_AFTER, self._watch)
+
+    def _watch(self) -> None:
+        self._watching = asyncio.ensure_future(self._proto.client_disconnect())
+        self._watching.add_done_callback(self._gone)
+
+    def _gone(self, watching: "asyncio.Future[None]") -> None:
+        if not watching.cancelled() and self._task is not None:
+            self._task.cancel()
+
+    def end(self) -> None:
+        self._task = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
+
+
+class _Stream:
+    """`Writer` over RSGI's stream."""
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    async def write(self, data: bytes) -> None:
+        await self._transport.send_bytes(data)
+
+
+class RsgiApp:
+    """The gateway as an RSGI application."""
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+
+    async def __rsgi__(self, scope: Any, proto: Any) -> None:
+        request = _Request(scope, proto)
+        request.begin()
+        try:
+            await self._gateway.handle(request, request)
+        finally:
+            request.end()
