@@ -55,9 +55,11 @@ class FakeTransport:
         self.respond = respond
         self.requests: list[Request] = []
         self.exchanges: list[FakeExchange] = []
+        self.asked = asyncio.Event()
 
     async def send(self, request: Request, timeouts: Timeouts) -> FakeExchange:
         self.requests.append(request)
+        self.asked.set()
         exchange = FakeExchange(*await self.respond(request))
         self.exchanges.append(exchange)
         return exchange
@@ -116,11 +118,9 @@ class NonceProtocol(Struct, frozen=True):
         return None
 
 
-def session_on(
-    respond: Respond, protocol: NonceProtocol = NonceProtocol(), **settings
-) -> tuple[Session, FakeTransport]:
+def session_on(respond: Respond, protocol: NonceProtocol | None = None, **settings) -> tuple[Session, FakeTransport]:
     transport = FakeTransport(respond)
-    site = Site(name="Nonce", url=URL, protocol=protocol)
+    site = Site(name="Nonce", url=URL, protocol=protocol or NonceProtocol())
     return Session(site, transport, **settings), transport
 
 
@@ -217,8 +217,7 @@ async def test_many_callers_wait_for_one_handshake():
     site.gate.clear()
     session, transport = session_on(site)
     asking = [asyncio.create_task(text_of(session)) for _ in range(50)]
-    while not transport.requests:
-        await asyncio.sleep(0)
+    await transport.asked.wait()
     site.gate.set()
     assert await asyncio.gather(*asking) == ["hello"] * 50
     assert transport.count("/nonce") == 1
@@ -233,8 +232,7 @@ async def test_a_failed_handshake_fails_all_who_wait():
 
     session, transport = session_on(respond)
     asking = [asyncio.create_task(text_of(session)) for _ in range(20)]
-    while not transport.requests:
-        await asyncio.sleep(0)
+    await transport.asked.wait()
     gate.set()
     errors = await asyncio.gather(*asking, return_exceptions=True)
     assert [type(error) for error in errors] == [RateLimited] * 20
@@ -248,8 +246,7 @@ async def test_when_the_leader_goes_away_the_next_shakes_hands():
     site.gate.clear()
     session, transport = session_on(site)
     leader = asyncio.create_task(text_of(session))
-    while not transport.requests:
-        await asyncio.sleep(0)
+    await transport.asked.wait()
     others = [asyncio.create_task(text_of(session)) for _ in range(5)]
     await asyncio.sleep(0)
     leader.cancel()
