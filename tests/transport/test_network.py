@@ -266,7 +266,7 @@ async def test_a_broken_answer_is_an_error(
         conn.close()
 
     with pytest.raises(error) as caught:
-        await _get(transport, f"{server.url}/x?token={SECRET}")
+        await _get(transport, f"{server.url}/x?a=1,2&token={SECRET},x")
     assert str(caught.value).startswith(f"{server.url}: ")
     assert SECRET not in str(caught.value)
     assert SECRET not in str(caught.value.__cause__)
@@ -310,7 +310,7 @@ async def test_a_broken_exchange_is_over(server: Server, transport: Transport) -
 async def test_nobody_listens(transport: Transport) -> None:
     port = closed_port()
     with pytest.raises(ConnectFailed) as caught:
-        await _get(transport, f"http://127.0.0.1:{port}/x?token={SECRET}")
+        await _get(transport, f"http://127.0.0.1:{port}/x?a=1,2&token={SECRET},x")
     assert str(caught.value) == f"http://127.0.0.1:{port}: no connection: connection refused"
     assert SECRET not in str(caught.value.__cause__)
 

@@ -86,7 +86,7 @@ async def test_a_proxy_that_refuses(
     async with proxying(_handler(scheme), demands=True) as proxy:
         address = f"{scheme}://{credentials}127.0.0.1:{proxy.port}"
         with pytest.raises(ConnectFailed) as caught:
-            await _ask(kind, address, f"{tls_server.url}/?q=s3cr3t", authority)
+            await _ask(kind, address, f"{tls_server.url}/?q=1,s3cr3t", authority)
     assert f"the proxy {scheme}://127.0.0.1:{proxy.port} gives no connection" in str(caught.value)
     _tells_nothing(caught.value)
     assert tls_server.got == []
@@ -97,7 +97,7 @@ async def test_no_proxy_there(kind: str, scheme: str, authority: Authority) -> N
     port = closed_port()
     address = f"{scheme}://{_credentials(kind, scheme)}127.0.0.1:{port}"
     with pytest.raises(ConnectFailed) as caught:
-        await _ask(kind, address, "https://localhost:9/?q=s3cr3t", authority)
+        await _ask(kind, address, "https://localhost:9/?q=1,s3cr3t", authority)
     assert str(caught.value).startswith(
         f"https://localhost:9: the proxy {scheme}://127.0.0.1:{port} gives no connection"
     )

@@ -87,7 +87,10 @@ class AiohttpTransport:
             raise expired from error
         except Exception as error:  # `_translated` knows aiohttp's and aiohttp-socks' own, and hands back all others
             watch.disarm()
-            raise _translated(error, what, self._proxy_name, watch) from error
+            told = _translated(error, what, self._proxy_name, watch)
+            if told is error:
+                raise
+            raise told from error
         return _exchange(request.url, response, what, watch)
 
     async def _begin(

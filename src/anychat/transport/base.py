@@ -45,7 +45,8 @@ class TransportOptions(Struct, frozen=True, kw_only=True):
     """How to reach the network. Requests with equal options share a pool of connections, never cookies.
 
     `proxy` is `http://`, `https://`, `socks4://`, `socks4a://`, `socks5://` or `socks5h://` with
-    optional credentials. `verify` is True, a file of CA certificates (PEM), or, explicitly, False.
+    optional credentials. `verify` is True, a file of CA certificates (PEM) that takes the place of the
+    known ones, or, explicitly, False.
     `impersonate` names a browser profile such as `chrome131`. `resolve` pins host names to addresses.
     `trust_env` takes the proxy from `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` when
     `proxy` is not given; otherwise these are not looked at.

@@ -46,7 +46,9 @@ class HttpTransport:
     """Sends requests by wreq: HTTP/1.1 and HTTP/2, proxies, browser profiles, compression.
 
     One object serves any number of event loops and threads. Nothing is opened before the first
-    request. Raises `ConfigError` for options that cannot be honoured, at the latest at the first request.
+    request. With `verify=True` Mozilla's authorities count that wreq brings along, not the system's;
+    an authority of one's own is given as a file. Raises `ConfigError` or `UnsupportedFeature` for
+    options that cannot be honoured, at the latest at the first request.
     """
 
     def __init__(self, options: TransportOptions = TransportOptions()) -> None:
@@ -78,7 +80,10 @@ class HttpTransport:
             raise
         except Exception as error:  # wreq's exceptions have no common base; `_translated` knows them, or raises
             watch.disarm()
-            raise _translated(error, what, self._proxy_name, watch) from error
+            told = _translated(error, what, self._proxy_name, watch)
+            if told is error:
+                raise
+            raise told from error
         return _exchange(request.url, response, what, watch)
 
     def _client(self, connect: float | None) -> "wreq.Client":
@@ -279,7 +284,7 @@ def _profile(name: str) -> "wreq.Profile":
 
 # Errors
 
-_HIDDEN = re.compile(r"uri: [^\s,]+, |, connect_info: .*", re.DOTALL)
+_HIDDEN = re.compile(r"uri: \S+ ?|, connect_info: .*", re.DOTALL)
 _SAYS = re.compile(r'(?:message|error|reason): "([^"]+)"')
 
 
