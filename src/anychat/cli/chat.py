@@ -139,6 +139,8 @@ class _Conversation:
             raise KeyboardInterrupt
         if stopped:
             self.remark("(stopped)")
+        if self._drawn:
+            self._answers.print()
 
     async def _command(self, line: str) -> None:
         name, _, rest = line.partition(" ")
@@ -177,10 +179,14 @@ class _Conversation:
         if not self.talk.messages:
             self.remark("nothing was said yet")
         for turn in self.talk.messages:
-            if turn.role == "user":
-                self._answers.print(f"> {printable(turn.content)}", style="bold")
+            asked = f"> {printable(turn.content)}"
+            if not self._drawn:
+                click.echo(asked if turn.role == "user" else turn.content)
+            elif turn.role == "user":
+                self._answers.print(asked, style="bold")
             else:
-                self._answers.print(markdown(turn.content) if self._drawn else turn.content)
+                self._answers.print(markdown(turn.content))
+                self._answers.print()
 
     def _file(self, act: Callable[[Path], None], name: str, said: str) -> None:
         if not name:

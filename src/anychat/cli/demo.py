@@ -19,7 +19,7 @@ from anychat.errors import AnychatError, ProviderError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["SERVICES", "Asked", "demo"]
+__all__ = ["SERVICES", "Asked", "demo", "serve"]
 
 SERVICES = ("Chatgpt4o", "Chatgpt4Online", "ChatGptt", "Aichat", "ChatGpt")
 

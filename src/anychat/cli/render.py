@@ -1,12 +1,14 @@
 """What the terminal shows: safe text, and markdown while it streams."""
 
 import re
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.live import Live
+    from rich.segment import Segment
 
 __all__ = ["MarkdownStream", "markdown", "printable", "split_blocks"]
 
@@ -55,7 +57,21 @@ def markdown(text: str) -> "RenderableType":
     from rich.text import Text
 
     text = printable(text)
-    return Text(text) if len(text) > _LARGE else _Printable(Markdown(text, hyperlinks=False))
+    if len(text) > _LARGE:
+        return Text(text)
+    laid_out = Markdown(text, hyperlinks=False)
+    _show_tags(laid_out.parsed)
+    return _Printable(laid_out)
+
+
+def _show_tags(tokens: Sequence[Any]) -> None:
+    """Show HTML as it stands, in place: it would be left out, and an answer may speak about it."""
+    for token in tokens:
+        if token.type == "html_inline":
+            token.type = "text"
+        elif token.type == "html_block":
+            token.type, token.tag, token.info = "fence", "code", "html"
+        _show_tags(token.children or ())
 
 
 class MarkdownStream:
@@ -87,7 +103,7 @@ class MarkdownStream:
             whole, self._rest = split_blocks(self._rest)
         if self._live is not None:
             # First: printing draws the live part again, and it must not hold what is printed above it.
-            self._live.update(_Tail(self._rest, self._printed or bool(whole)))
+            self._live.update(_Block(self._rest, gap=self._printed or bool(whole), growing=True))
         self._print(whole)
 
     def __exit__(
@@ -103,9 +119,7 @@ class MarkdownStream:
     def _print(self, text: str) -> None:
         if not text.strip():
             return
-        if self._printed:
-            self._console.print()
-        self._console.print(markdown(text.strip("\n")))
+        self._console.print(_Block(text, gap=self._printed))
         self._printed = True
 
 
@@ -123,29 +137,40 @@ class _Printable:
             yield segment._replace(text=printable(segment.text))
 
 
-class _Tail:
-    """A growing block, drawn so that its last lines are seen when it is higher than the screen."""
+class _Block:
+    """A part of an answer, with an empty line before it if there is a `gap`, and none at its ends.
 
-    def __init__(self, text: str, gap: bool) -> None:
+    Of a `growing` part only the end is drawn, as much as the screen holds.
+    """
+
+    def __init__(self, text: str, *, gap: bool, growing: bool = False) -> None:
         self._text = text.strip("\n")
         self._gap = gap
+        self._growing = growing
 
-    def _seen(self, most: int) -> str:
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.segment import Segment, Segments
+
+        text = self._end(console.width * console.height) if self._growing else self._text
+        lines = console.render_lines(markdown(text), options.update(height=None), pad=False)
+        while lines and _is_empty(lines[0]):
+            del lines[0]
+        while lines and _is_empty(lines[-1]):
+            del lines[-1]
+        if lines and self._gap:
+            lines.insert(0, [])
+        if self._growing:
+            lines = lines[-max(console.height - 2, 1) :]
+        yield Segments([part for line in lines for part in (*line, Segment.line())])
+
+    def _end(self, most: int) -> str:
         """The end that can be seen; laying out all of a long block again and again would take too long."""
         if len(self._text) <= most:
             return self._text
         first = self._text.partition("\n")[0]
         return f"{first}\n{self._text[-most:]}" if _FENCE.match(first) else self._text[-most:]
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        from rich.segment import Segment, Segments
 
-        if not self._text.strip():
-            return
-        lines = console.render_lines(
-            markdown(self._seen(console.width * console.height)), options.update(height=None), pad=False
-        )
-        if self._gap:
-            lines.insert(0, [])
-        shown = lines[-max(console.height - 2, 1) :]
-        yield Segments([part for line in shown for part in (*line, Segment.line())])
+def _is_empty(line: "Sequence[Segment]") -> bool:
+    """Whether nothing is seen of the line; the padding of a code block is, by its colour."""
+    return all(not part.text.strip() and not (part.style and part.style.bgcolor) for part in line)
