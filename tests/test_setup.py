@@ -1,5 +1,6 @@
 """What `make` relies on: the pins, the metadata, and the script that installs them."""
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -76,6 +77,22 @@ def test_pins_cover_other_platforms() -> None:
 
 def test_at_most_ten_runtime_dependencies() -> None:
     assert 0 < len(PROJECT["project"]["dependencies"]) <= 10
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    project = PROJECT["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    names = {Requirement(line).name.replace("-", "_") for line in lines}
+    imported = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add((node.module or "").partition(".")[0])
+    # yarl comes with aiohttp, whose addresses are made of it.
+    assert imported - names - set(sys.stdlib_module_names) - {"anychat", "yarl"} == set()
+    assert {Requirement(line).name.replace("-", "_") for line in project["dependencies"]} <= imported
 
 
 def test_metadata_names_the_version_and_the_command() -> None:
