@@ -1,0 +1,135 @@
+"""Reading a chat completion that is passed on as it is: is it whole, what did it cost, where did it fail.
+
+The texts are not looked at. Unlike the answer's decoder this takes any number of choices, log
+probabilities, and fields that nobody here knows.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anychat.chat import Delta, Done, Event, Usage
+from anychat.decoding import ServerSentEvents, parse_json
+from anychat.errors import ConfigError, RemoteProtocolError, TruncatedAnswer
+from anychat.protocols.bodies import Body
+from anychat.protocols.openai_faults import fault_error, find_fault, http_error
+from anychat.wire import Head, Limits
+
+__all__ = ["CompletionWatch", "completion_fields", "with_model"]
+
+
+class _Choice(Struct):
+    finish_reason: str | None = None
+
+
+class _Usage(Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+
+class _Chunk(Struct):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: msgspec.Raw | None = None
+
+
+_CHUNK = msgspec.json.Decoder(_Chunk)
+_NO_TEXT = Delta("")
+
+
+class CompletionWatch:
+    """A `Decoder` whose events say only that text came, what it cost, and that the answer ended.
+
+    A stream has ended with `[DONE]`, or at the end of the body when every choice that began has
+    its `finish_reason`. `partial` stays empty: the bytes are with the caller.
+    """
+
+    partial = ""
+
+    def __init__(self, head: Head, limits: Limits, now: Callable[[], float]) -> None:
+        self._head = head
+        self._now = now
+        self._ended = False
+        self._finished = False
+        failed = not 200 <= head.status < 300
+        streamed = head.content_type == "text/event-stream" and not failed
+        self._failed = failed
+        self._events = ServerSentEvents(limits.event_bytes) if streamed else None
+        self._body = Body(head, limits)
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        if self._events is None:
+            self._body.add(data)
+            return
+        for event in self._events.feed(data):
+            if event.data == b"[DONE]":
+                self._ended = True
+                yield Done("stop")
+            elif not self._ended:
+                yield from self._chunk(event.data)
+
+    def close(self) -> Iterator[Event]:
+        if self._failed:
+            raise http_error(self._head, self._body.read(), self._now)
+        if self._events is None:
+            yield from self._chunk(self._body.read())
+            if not self._finished:
+                raise RemoteProtocolError("the completion has no finished choice", status=self._head.status)
+        if self._ended:
+            return
+        if not self._finished or (self._events is not None and self._events.unfinished):
+            raise TruncatedAnswer(status=self._head.status)
+        yield Done("stop")
+
+    def _chunk(self, data: bytes) -> Iterator[Event]:
+        try:
+            chunk = _CHUNK.decode(data)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            chunk = self._slowly(data)
+        if chunk.error is not None and bytes(chunk.error) != b"null":
+            fault = find_fault(parse_json(data))
+            if fault is not None:
+                raise fault_error(fault, self._head, self._now())
+        if chunk.choices:
+            # A choice that has finished stays so; of several, the last to finish ends the answer.
+            self._finished = any(choice.finish_reason for choice in chunk.choices)
+            yield _NO_TEXT
+        elif chunk.choices is None and chunk.usage is None:
+            raise RemoteProtocolError("an event of the answer is no chunk of a completion", status=self._head.status)
+        if chunk.usage is not None:
+            usage = chunk.usage
+            yield Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+
+    def _slowly(self, data: bytes) -> _Chunk:
+        """A chunk that the fast parser refuses: lone surrogates, which services do send, or no chunk at all."""
+        value = parse_json(data)
+        try:
+            return msgspec.convert(value, _Loose).chunk() if isinstance(value, dict) else _Chunk()
+        except msgspec.ValidationError as error:
+            raise RemoteProtocolError(f"unexpected shape: {error}", status=self._head.status) from error
+
+
+class _Loose(Struct):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+    def chunk(self) -> _Chunk:
+        error = None if self.error is None else msgspec.Raw(b"{}")
+        return _Chunk(self.choices, self.usage, error)
+
+
+def completion_fields(body: bytes) -> dict[str, msgspec.Raw]:
+    """The fields of a request's body, unparsed. Raises `ConfigError` when it is no JSON object."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise ConfigError(f"the body is no JSON object: {error}") from error
+
+
+def with_model(fields: dict[str, msgspec.Raw], model: str) -> bytes:
+    """The body of these fields with another model; all else stays as it was written."""
+    return msgspec.json.encode({**fields, "model": model})
