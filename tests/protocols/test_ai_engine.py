@@ -215,10 +215,13 @@ def page(name: str) -> Response:
     return Response(Head(200, exchange.head.headers, url=""), exchange.body())
 
 
-STARTED = RECORDINGS["3.6.2/start-session[0]"]
-STARTED = Response(STARTED.head, STARTED.body())
-NO_ROUTE = RECORDINGS["2.4.3/start-session[0]"]
-NO_ROUTE = Response(NO_ROUTE.head, NO_ROUTE.body())
+def recorded(name: str) -> Response:
+    exchange = RECORDINGS[name]
+    return Response(exchange.head, exchange.body())
+
+
+STARTED = recorded("3.6.2/start-session[0]")
+NO_ROUTE = recorded("2.4.3/start-session[0]")
 NOW = 1_795_219_915.0  # when most of it was recorded
 
 
