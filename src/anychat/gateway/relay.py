@@ -21,7 +21,7 @@ def split_events(data: bytes) -> tuple[list[bytes], bytes]:
     """The whole server-sent events in `data`, each with its blank line, and what stands behind them."""
     if data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:
         return [data], b""
-    events = []
+    events: list[bytes] = []
     start = 0
     while True:
         ends = [at + len(mark) for mark in _BLANK if (at := data.find(mark, start)) >= 0]
