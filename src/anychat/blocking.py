@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from anychat.errors import ConfigError, ConnectionLost
 
@@ -21,6 +21,41 @@ T = TypeVar("T")
 
 _EXIT_SECONDS = 2.0
 """How long the end of the program waits for what was cancelled."""
+
+
+class _Job(Generic[T]):
+    """A coroutine on the loop, and the thread that waits for it. All but `wait` runs on the loop's thread."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], is_exit: Callable[[], bool]) -> None:
+        self._coroutine = coroutine
+        self._is_exit = is_exit
+        self._task: asyncio.Task[T] | None = None
+        self._future: Future[T] = Future()
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        self._task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[T]") -> None:
+        if not task.cancelled():
+            error = task.exception()
+            if error is None:
+                self._future.set_result(task.result())
+            else:
+                self._future.set_exception(error)
+        elif not self._is_exit():
+            # At the end of the program only daemon threads still wait, and those end without a word.
+            self._future.cancel()
+
+    def drop(self) -> None:
+        """Nobody waits any more."""
+        if self._task is None:
+            self._coroutine.close()
+        else:
+            self._task.cancel()
+
+    def wait(self) -> T:
+        return self._future.result()
 
 
 class _Loop:
@@ -59,20 +94,23 @@ class _Loop:
         return threading.current_thread() is self.thread
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result. Raises `ConfigError` on the loop's own thread."""
-        try:
+        """The coroutine's result. Interrupting the wait cancels it. Raises `ConfigError` on the loop's own thread."""
+        if self.here or self.process != os.getpid():
+            coroutine.close()
             if self.here:
                 raise ConfigError(
                     "a synchronous call from inside anychat's own loop (as in a challenge handler) "
                     "would wait for itself; use the asynchronous one"
                 )
-            if self.process != os.getpid():
-                raise ConnectionLost("the answer belongs to the process that asked, and this is a fork of it")
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            raise ConnectionLost("the answer belongs to the process that asked, and this is a fork of it")
+        job = _Job(coroutine, lambda: self._ended)
+        try:
+            self._loop.call_soon_threadsafe(job.start)
+            return job.wait()
         except BaseException:
-            coroutine.close()
+            # Ctrl-C, wherever it struck: what runs on the loop must not run on.
+            self._loop.call_soon_threadsafe(job.drop)
             raise
-        return _wait(future)
 
     def close(self, source: AsyncGenerator[Any, None], reading: list["asyncio.Task[Any]"]) -> None:
         """Close the generator, and return once it is closed.
@@ -126,23 +164,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _wait(future: "Future[T]") -> T:
-    try:
-        return future.result()
-    except BaseException:
-        # Ctrl-C while waiting: what runs on the loop must not run on.
-        future.cancel()
-        raise
-
-
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """The coroutine's result. Interrupting the wait (Ctrl-C) cancels it. Raises `ConfigError` on the private loop."""
-    try:
-        loop = _running()
-    except BaseException:
-        coroutine.close()
-        raise
-    return loop.run(coroutine)
+    return _running().run(coroutine)
 
 
 def iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:

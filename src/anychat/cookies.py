@@ -3,15 +3,18 @@
 The jar is the standard library's (RFC 6265 by way of `http.cookiejar`).
 """
 
-import json
 import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
 
 from anychat.errors import ConfigError, MissingDependency
 
@@ -171,11 +174,14 @@ _folder: Path | None = None
 
 
 def set_cookies(domain: str, cookies: Mapping[str, str] | None = None) -> None:
-    """Cookies for a domain, for this process. Without `cookies` those of the domain are forgotten."""
+    """Cookies for a domain, for this process. Without `cookies` those of the domain are forgotten.
+
+    They are for that host alone, or, when the domain begins with a dot, for its subdomains too.
+    """
     if cookies:
-        _given[domain.lstrip(".").lower()] = dict(cookies)
+        _given[domain.lower()] = dict(cookies)
     else:
-        _given.pop(domain.lstrip(".").lower(), None)
+        _given.pop(domain.lower(), None)
 
 
 def set_cookies_dir(folder: str | os.PathLike[str] | None) -> None:
@@ -189,7 +195,7 @@ def cookies_dir() -> Path:
     if _folder is not None:
         return _folder
     if configured := os.environ.get("ANYCHAT_COOKIES"):
-        return Path(configured)
+        return Path(configured).expanduser()
     base = os.environ.get("XDG_CONFIG_HOME")
     return (Path(base) if base else Path.home() / ".config") / "anychat" / "cookies"
 
@@ -204,12 +210,21 @@ def get_cookies(domain: str, *, browsers: bool = False) -> dict[str, str]:
     read is a `CookieFileWarning` that names it.
     """
     domain = domain.lstrip(".").lower()
-    if given := _given.get(domain):
-        return dict(given)
+    if given := _given_for(domain):
+        return given
     url = f"https://{domain}/"
     if found := _sent_to(url, _folder_cookies(cookies_dir())):
         return found
     return _sent_to(url, _browser_cookies(domain)) if browsers else {}
+
+
+def _given_for(domain: str) -> dict[str, str]:
+    """What was set for the domain; with more than one fitting, the nearer one counts."""
+    found: dict[str, str] = {}
+    labels = domain.split(".")
+    for at in range(len(labels) - 1, -1, -1):
+        found |= _given.get("." + ".".join(labels[at:]), {})
+    return found | _given.get(domain, {})
 
 
 def load_cookies(path: str | os.PathLike[str], domain: str) -> dict[str, str]:
@@ -219,10 +234,12 @@ def load_cookies(path: str | os.PathLike[str], domain: str) -> dict[str, str]:
     """
     file = Path(path)
     try:
-        cookies = list(_parse_file(file))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        cookies = _read_file(file)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror or error}") from error
+    except ValueError as error:
         raise ConfigError(f"{file}: cannot be read as cookies.txt, JSON or HAR: {error}") from error
-    return _sent_to(f"https://{domain}/", cookies)
+    return _sent_to(f"https://{domain.lstrip('.').lower()}/", cookies)
 
 
 def _sent_to(url: str, cookies: Iterable["Cookie"]) -> dict[str, str]:
@@ -240,21 +257,32 @@ def _folder_cookies(folder: Path) -> Iterator["Cookie"]:
         return  # no such folder: nobody put cookies there
     for file in files:
         try:
-            yield from list(_parse_file(file))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            warnings.warn(f"{file}: left out, it cannot be read: {error}", CookieFileWarning, stacklevel=4)
+            yield from _read_file(file)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            warnings.warn(f"{file}: left out, it cannot be read: {why}", CookieFileWarning, stacklevel=4)
 
 
-def _parse_file(file: Path) -> Iterable["Cookie"]:
-    parse = _PARSERS.get(file.suffix.lower())
-    if parse is None:
+def _read_file(file: Path) -> "tuple[Cookie, ...]":
+    """The cookies of a file; it is parsed again only when it has changed. Raises `OSError` and `ValueError`."""
+    if file.suffix.lower() not in _PARSERS:
         raise ValueError(f"its name ends with none of {', '.join(_PARSERS)}")
-    return parse(file.read_text(encoding="utf-8-sig"))
+    state = file.stat()
+    return _parse_file(file, state.st_mtime_ns, state.st_size)
 
 
-def _parse_netscape(text: str) -> Iterator["Cookie"]:
+@lru_cache(maxsize=32)
+def _parse_file(file: Path, _changed: int, _size: int) -> "tuple[Cookie, ...]":
+    try:
+        return tuple(_PARSERS[file.suffix.lower()](file.read_bytes().removeprefix(b"\xef\xbb\xbf")))
+    except msgspec.MsgspecError as error:
+        # Its words tell the place and the kinds, never the value.
+        raise ValueError(str(error)) from error
+
+
+def _parse_netscape(data: bytes) -> Iterator["Cookie"]:
     """`domain, subdomains too, path, secure, expires, name, value` with tabs between, as curl writes them."""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(data.decode().splitlines(), 1):
         line = line.removeprefix("#HttpOnly_")
         if not line.strip() or line.startswith("#"):
             continue
@@ -268,43 +296,103 @@ def _parse_netscape(text: str) -> Iterator["Cookie"]:
             domain.lstrip(".").lower(),
             path=path,
             secure=secure.upper() == "TRUE",
-            expires=int(float(expires)) or None,
+            expires=_seconds(expires, f"line {number}"),
             host_only=subdomains.upper() != "TRUE",
         )
 
 
-def _parse_json(text: str) -> Iterator["Cookie"]:
+def _seconds(value: float | str | None, where: str) -> int | None:
+    """Seconds since 1970; None for a cookie of the session. Raises `ValueError` that does not show the value."""
+    try:
+        seconds = int(float(value or 0))
+    except (ValueError, OverflowError):
+        raise ValueError(f"{where}: the time of expiry is no number") from None
+    return seconds if seconds > 0 else None
+
+
+class _Exported(Struct):
+    """A cookie as browser extensions export it."""
+
+    name: str
+    value: str
+    domain: str
+    path: str | None = None
+    secure: bool | None = None
+    expirationDate: float | str | None = None
+    expires: float | str | None = None
+    hostOnly: bool | None = None
+
+
+class _Export(Struct):
+    cookies: list[_Exported]
+
+
+def _parse_json(data: bytes) -> Iterator["Cookie"]:
     """What browser extensions export: a list of cookies, or an object with `cookies`."""
-    value = json.loads(text)
-    for item in value["cookies"] if isinstance(value, dict) else value:
-        expires = item.get("expirationDate", item.get("expires"))
-        domain = str(item["domain"])
+    found = msgspec.json.decode(data, type=list[_Exported] | _Export)
+    exported = found.cookies if isinstance(found, _Export) else found
+    for number, item in enumerate(exported):
+        ends = item.expirationDate if item.expirationDate is not None else item.expires
+        domain_too = not item.hostOnly if item.hostOnly is not None else item.domain.startswith(".")
         yield make_cookie(
-            str(item["name"]),
-            str(item["value"]),
-            domain.lstrip(".").lower(),
-            path=str(item.get("path") or "/"),
-            secure=bool(item.get("secure")),
-            expires=int(expires) if isinstance(expires, int | float) and expires > 0 else None,
-            host_only=bool(item.get("hostOnly", not domain.startswith("."))),
+            item.name,
+            item.value,
+            item.domain.lstrip(".").lower(),
+            path=item.path or "/",
+            secure=bool(item.secure),
+            expires=_seconds(ends, f"cookie {number}"),
+            host_only=not domain_too,
         )
 
 
-def _parse_har(text: str) -> Iterator["Cookie"]:
+class _Pair(Struct):
+    name: str
+    value: str
+
+
+class _HarRequest(Struct):
+    url: str
+    cookies: list[_Pair] = []
+    headers: list[_Pair] = []
+
+
+class _HarResponse(Struct):
+    headers: list[_Pair] = []
+
+
+class _HarEntry(Struct):
+    request: _HarRequest
+    response: _HarResponse | None = None
+
+
+class _HarLog(Struct):
+    entries: list[_HarEntry]
+
+
+class _Har(Struct):
+    log: _HarLog
+
+
+def _parse_har(data: bytes) -> Iterator["Cookie"]:
     """The cookies that the browser sent, and those that answers set, from a HAR file."""
     jar = CookieJar()
-    for entry in json.loads(text)["log"]["entries"]:
-        request = entry["request"]
-        host = urlsplit(request["url"]).hostname or ""
-        for cookie in request.get("cookies", ()):
-            jar.add(make_cookie(str(cookie["name"]), str(cookie["value"]), host))
-        headers = entry.get("response", {}).get("headers", ())
-        lines = [line for h in headers if h["name"].lower() == "set-cookie" for line in h["value"].split("\n")]
-        jar.store(request["url"], lines)
+    for entry in msgspec.json.decode(data, type=_Har).log.entries:
+        request = entry.request
+        jar.set(request.url, _sent_in(request))
+        headers = entry.response.headers if entry.response else []
+        lines = [header.value for header in headers if header.name.lower() == "set-cookie"]
+        jar.store(request.url, "\n".join(lines).split("\n"))
     return iter(jar)
 
 
-_PARSERS: dict[str, Callable[[str], Iterable["Cookie"]]] = {
+def _sent_in(request: _HarRequest) -> dict[str, str]:
+    """The cookies of a request; browsers leave out the one list or the other."""
+    headers = [header.value for header in request.headers if header.name.lower() == "cookie"]
+    pairs = (pair.strip().partition("=") for header in headers for pair in header.split(";") if "=" in pair)
+    return {name: value for name, _, value in pairs} | {cookie.name: cookie.value for cookie in request.cookies}
+
+
+_PARSERS: dict[str, Callable[[bytes], Iterable["Cookie"]]] = {
     ".txt": _parse_netscape,
     ".json": _parse_json,
     ".har": _parse_har,
