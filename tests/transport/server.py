@@ -160,7 +160,9 @@ async def listening(
             task.cancel()
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         for writer in writers:
-            writer.transport.abort()
+            # Before CPython 3.11.4 a TLS transport that has ended cannot be aborted.
+            with contextlib.suppress(AttributeError):
+                writer.transport.abort()
         await asyncio.sleep(0)
     for end in ends:
         if isinstance(end, Exception) and not isinstance(end, ConnectionError):
