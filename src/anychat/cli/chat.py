@@ -130,7 +130,7 @@ class _Conversation:
         stopped = False
         with drawing:
             task = asyncio.ensure_future(ask(drawing.feed))
-            with _interrupting(task):
+            with _interrupting(task), _unechoed():
                 try:
                     await task
                 except asyncio.CancelledError:
@@ -237,6 +237,27 @@ def _interrupting(task: "asyncio.Future[None]") -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _unechoed() -> Iterator[None]:
+    """What is typed meanwhile is kept for the next question, and not shown in the midst of the answer."""
+    try:
+        import termios
+    except ImportError:  # Windows, whose console echoes only what is read
+        yield
+        return
+    try:
+        before = termios.tcgetattr(sys.stdin)
+    except (termios.error, OSError, ValueError):  # not a terminal
+        yield
+        return
+    quiet = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 
 async def _plain() -> str:

@@ -102,8 +102,9 @@ class MarkdownStream:
         if "\n" in text:
             whole, self._rest = split_blocks(self._rest)
         if self._live is not None:
-            # First: printing draws the live part again, and it must not hold what is printed above it.
-            self._live.update(_Block(self._rest, gap=self._printed or bool(whole), growing=True))
+            # What is printed must be gone from the live part, which is drawn again below it.
+            growing = _Block(self._rest, gap=self._printed or bool(whole), growing=True)
+            self._live.update(growing, refresh=bool(whole))
         self._print(whole)
 
     def __exit__(
@@ -153,9 +154,10 @@ class _Block:
 
         text = self._end(console.width * console.height) if self._growing else self._text
         lines = console.render_lines(markdown(text), options.update(height=None), pad=False)
-        while lines and _is_empty(lines[0]):
+        lines = [_without_padding(line) for line in lines]
+        while lines and not lines[0]:
             del lines[0]
-        while lines and _is_empty(lines[-1]):
+        while lines and not lines[-1]:
             del lines[-1]
         if lines and self._gap:
             lines.insert(0, [])
@@ -171,6 +173,15 @@ class _Block:
         return f"{first}\n{self._text[-most:]}" if _FENCE.match(first) else self._text[-most:]
 
 
-def _is_empty(line: "Sequence[Segment]") -> bool:
-    """Whether nothing is seen of the line; the padding of a code block is, by its colour."""
-    return all(not part.text.strip() and not (part.style and part.style.bgcolor) for part in line)
+def _without_padding(line: "Sequence[Segment]") -> "list[Segment]":
+    """The line without spaces at its end that nobody sees; those of a code block are seen by their colour.
+
+    They would come along when the text is copied, and leave no column for what the terminal echoes.
+    """
+    kept = list(line)
+    while kept and not (kept[-1].style and kept[-1].style.bgcolor):
+        last = kept.pop()
+        if text := last.text.rstrip(" "):
+            kept.append(last._replace(text=text))
+            break
+    return kept
