@@ -70,7 +70,7 @@ def protocols_table(language: str = "en") -> str:
     rows = []
     for name in PROTOCOLS:
         protocol = create(name)
-        title = say(name) if language == "ru" else protocol.title
+        title = _RUSSIAN.get(name, protocol.title) if language == "ru" else protocol.title
         declared = _DECLARABLE if _by_declaration(name, "traits") else frozenset()
         marks = [say("as declared") if t in declared else _mark(t in protocol.traits, say) for t in traits]
         rows.append([f"`{name}`", title, *marks, _features(name, protocol.features, say)])
