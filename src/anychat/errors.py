@@ -163,7 +163,19 @@ class AuthError(ProviderError):
 
 
 class BadRequest(ProviderError):
-    """The service does not accept this request."""
+    """The service does not accept this request; `param` is the field it names, such as `messages[0].role`."""
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        param: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(text, status=status, code=code, retry_after=retry_after)
+        self.param = param
 
 
 class ContextTooLong(BadRequest):
