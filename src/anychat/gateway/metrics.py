@@ -1,0 +1,75 @@
+"""What the gateway counts, for Prometheus.
+
+Labels are few and bounded: names of surfaces and of configured targets, statuses, kinds of errors.
+Children are looked up once; counting an answer costs a few microseconds.
+"""
+
+from functools import lru_cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class Metrics:
+    """The counters of one gateway, in a registry of their own."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        self._requests = Counter(
+            "anychat_requests", "Requests answered.", ["surface", "target", "status"], registry=self.registry
+        )
+        self._cancelled = Counter(
+            "anychat_requests_cancelled", "Requests whose caller went away.", ["surface"], registry=self.registry
+        )
+        self._errors = Counter(
+            "anychat_errors",
+            "Failed requests by kind of error.",
+            ["surface", "target", "error"],
+            registry=self.registry,
+        )
+        self._tokens = Counter(
+            "anychat_tokens", "Tokens as counted by targets.", ["target", "direction"], registry=self.registry
+        )
+        self._first = Histogram(
+            "anychat_first_token_seconds",
+            "Time to the first token.",
+            ["target"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._total = Histogram(
+            "anychat_request_seconds", "Time of a whole answer.", ["target"], buckets=_SECONDS, registry=self.registry
+        )
+        self.open_streams = Gauge("anychat_open_streams", "Streams being answered.", registry=self.registry)
+        self._request_child = lru_cache(4096)(self._requests.labels)
+        self._token_child = lru_cache(4096)(self._tokens.labels)
+        self._first_child = lru_cache(1024)(self._first.labels)
+        self._total_child = lru_cache(1024)(self._total.labels)
+
+    def answered(self, surface: str, target: str, status: int, seconds: float) -> None:
+        self._request_child(surface, target, status).inc()
+        if target:
+            self._total_child(target).observe(seconds)
+
+    def failed(self, surface: str, target: str, error: str) -> None:
+        self._errors.labels(surface, target, error).inc()
+
+    def cancelled(self, surface: str) -> None:
+        self._cancelled.labels(surface).inc()
+
+    def first_token(self, target: str, seconds: float) -> None:
+        self._first_child(target).observe(seconds)
+
+    def tokens(self, target: str, prompt: int, completion: int) -> None:
+        self._token_child(target, "prompt").inc(max(prompt, 0))
+        self._token_child(target, "completion").inc(max(completion, 0))
+
+    def text(self) -> bytes:
+        """The exposition in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,119 @@
+"""From a model's public name to the target that answers: a site, the gateway's session with it, its model.
+
+A name is looked up as a route first (its first target is used), then as `provider/model`, then as
+a model that a provider lists, then as the route `*`.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct
+
+from anychat.errors import ModelNotFound
+from anychat.protocols.base import ChatProtocol, Site
+from anychat.providers import Access, open_session
+from anychat.session import Session
+
+__all__ = ["Provider", "Target", "Targets"]
+
+
+class Provider(Struct, frozen=True, kw_only=True):
+    """One configured provider. `models` maps public names to the service's own."""
+
+    name: str
+    site: Site
+    access: Access
+    models: Mapping[str, str] = {}
+    strict: bool = False
+    emulate: frozenset[str] = frozenset()
+    """What is emulated for a text-only service: `tools`, `json`."""
+
+
+class Target(Struct, frozen=True):
+    """One model of one provider."""
+
+    name: str
+    """`provider/model`, as it is told to callers."""
+    provider: Provider
+    model: str
+    """The service's own name of the model."""
+    session: Session
+
+    @property
+    def protocol(self) -> ChatProtocol:
+        return self.provider.site.protocol
+
+
+class Targets:
+    """What is configured to answer. Immutable: a reload makes a new one and keeps the sessions that still fit."""
+
+    def __init__(
+        self,
+        providers: Iterable[Provider],
+        routes: Mapping[str, tuple[str, ...]] | None = None,
+        previous: "Targets | None" = None,
+    ) -> None:
+        self._providers = {provider.name: provider for provider in providers}
+        self._routes = dict(routes or {})
+        self._sessions: dict[str, Session] = {}
+        if previous is not None:
+            kept = previous._sessions
+            self._sessions = {
+                name: kept[name]
+                for name, provider in self._providers.items()
+                if name in kept and previous._providers[name] == provider
+            }
+        self._listing: dict[str, tuple[str, str]] = {}
+        for provider in self._providers.values():
+            for public in provider.models:
+                self._listing.setdefault(public, (provider.name, public))
+        self._found: dict[str, Target] = {}
+
+    def find(self, name: str) -> Target:
+        """The target of a public name. Raises `ModelNotFound`."""
+        target = self._found.get(name)
+        if target is None:
+            target = self._find(name)
+            if len(self._found) < 4096:
+                self._found[name] = target
+        return target
+
+    def _find(self, name: str) -> Target:
+        if name in self._routes:
+            return self._direct(self._routes[name][0], name)
+        if name.partition("/")[0] in self._providers:
+            return self._direct(name, name)
+        if name in self._listing:
+            provider, model = self._listing[name]
+            return self._target(self._providers[provider], model)
+        if "*" in self._routes:
+            return self._direct(self._routes["*"][0], name)
+        raise ModelNotFound(f"the model {name!r} does not exist here")
+
+    def _direct(self, target: str, asked: str) -> Target:
+        provider, _, model = target.partition("/")
+        if provider not in self._providers:
+            raise ModelNotFound(f"the model {asked!r} leads to {provider!r}, which is no provider")
+        return self._target(self._providers[provider], asked if model == "*" else model)
+
+    def _target(self, provider: Provider, model: str) -> Target:
+        own = provider.models.get(model) or provider.site.aliases.get(model) or model
+        if own in ("", "default"):
+            own = provider.site.default_model
+        name = f"{provider.name}/{model}" if model else provider.name
+        return Target(name, provider, own, self._session(provider))
+
+    def _session(self, provider: Provider) -> Session:
+        session = self._sessions.get(provider.name)
+        if session is None:
+            session = self._sessions[provider.name] = open_session(provider.site, provider.access)
+        return session
+
+    def models(self) -> list[tuple[str, str]]:
+        """Public names and who owns each, for the list of models."""
+        listed = {route: "route" for route in self._routes if route != "*"}
+        for public, (provider, _) in self._listing.items():
+            listed.setdefault(public, provider)
+        for provider_name, provider in self._providers.items():
+            for model in provider.models or {"default": ""}:
+                listed.setdefault(f"{provider_name}/{model}", provider_name)
+        return list(listed.items())
