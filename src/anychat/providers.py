@@ -249,7 +249,7 @@ class AbstractProvider:
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "url" in cls.__dict__:
-            cls._declared_url = cls.url
+            cls._declared_url = cls.url.rstrip("/")
 
     @classmethod
     def site(cls) -> Site:
@@ -261,7 +261,7 @@ class AbstractProvider:
         """The class as data, at another address. Raises `ConfigError` for an address that is none."""
         url = checked_url(url, f"{cls.__name__}.url")
         endpoint, declared = cls.api_endpoint, cls._declared_url
-        if declared and endpoint.startswith(declared):
+        if declared and endpoint.startswith(f"{declared}/"):
             endpoint = url + endpoint[len(declared) :]
         return Site(
             name=cls.__name__,
