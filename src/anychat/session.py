@@ -110,6 +110,10 @@ class Session:
         lease = await self._make_ready(_Asking(self.timeouts, self._on_challenge))
         self._land(lease.trial)
 
+    async def exchange(self, request: Request, timeouts: Timeouts | None = None) -> Exchange:
+        """One request with the session's cookies and headers, no handshake around it; to be closed by the caller."""
+        return await self._send(request, _Asking(timeouts or self.timeouts, None))
+
     async def _answer(self, turn: ChatRequest, asking: "_Asking") -> AsyncGenerator[Event, None]:
         refusals = dead = 0
         lease = await self._make_ready(asking)

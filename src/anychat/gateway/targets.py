@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from anychat.errors import ModelNotFound
-from anychat.protocols.base import ChatProtocol, Site
+from anychat.protocols.base import Forwarding, Site
 from anychat.providers import Access, open_session
 from anychat.session import Session
+from anychat.wire import Call
 
 __all__ = ["Provider", "Target", "Targets"]
 
@@ -37,10 +38,15 @@ class Target(Struct, frozen=True):
     model: str
     """The service's own name of the model."""
     session: Session
+    forwards: frozenset[str]
+    """The surfaces whose bodies the target takes as they are."""
 
-    @property
-    def protocol(self) -> ChatProtocol:
-        return self.provider.site.protocol
+    def forward(self, surface: str, body: bytes) -> Call:
+        """The call that passes a body on, with the service's own name of the model."""
+        site = self.provider.site
+        protocol = site.protocol
+        assert isinstance(protocol, Forwarding)
+        return protocol.forward(surface, site, body, self.model, self.session.state)
 
 
 class Targets:
@@ -100,7 +106,9 @@ class Targets:
         if own in ("", "default"):
             own = provider.site.default_model
         name = f"{provider.name}/{model}" if model else provider.name
-        return Target(name, provider, own, self._session(provider))
+        protocol = provider.site.protocol
+        forwards = protocol.forwards if isinstance(protocol, Forwarding) else frozenset()
+        return Target(name, provider, own, self._session(provider), forwards)
 
     def _session(self, provider: Provider) -> Session:
         session = self._sessions.get(provider.name)
@@ -113,7 +121,7 @@ class Targets:
         listed = {route: "route" for route in self._routes if route != "*"}
         for public, (provider, _) in self._listing.items():
             listed.setdefault(public, provider)
-        for provider_name, provider in self._providers.items():
-            for model in provider.models or {"default": ""}:
-                listed.setdefault(f"{provider_name}/{model}", provider_name)
+        for name, owner in self._providers.items():
+            for model in owner.models or {"default": ""}:
+                listed.setdefault(f"{name}/{model}", name)
         return list(listed.items())

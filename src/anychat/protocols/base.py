@@ -7,7 +7,7 @@ bytes into events. It never touches a socket, the clock, randomness, the environ
 
 import re
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 from urllib.parse import urljoin, urlsplit
 
 from msgspec import Struct, field
@@ -21,11 +21,12 @@ from anychat.errors import (
     TruncatedAnswer,
     error_for_status,
 )
-from anychat.wire import Decoder, Handshake, Head, Limits, Request, Steps, retry_after
+from anychat.wire import Call, Decoder, Handshake, Head, Limits, Request, Steps, retry_after
 
 __all__ = [
     "Answer",
     "ChatProtocol",
+    "Forwarding",
     "SessionState",
     "Site",
     "Token",
@@ -148,6 +149,21 @@ class ChatProtocol(Protocol):
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
         """How to read the answer to a recorded request; None when it is not a question of this protocol."""
+
+
+@runtime_checkable
+class Forwarding(Protocol):
+    """A protocol that is a public API: a caller who speaks it has the body passed on as it is."""
+
+    @property
+    def forwards(self) -> frozenset[str]:
+        """The APIs, as the gateway's surfaces are called."""
+
+    def forward(self, api: str, site: Site, body: bytes, model: str, state: SessionState) -> Call:
+        """The call for this body, in which only the model is another; its decoder only watches.
+
+        Raises `BadRequest` for a body that is no JSON object.
+        """
 
 
 class Answer:

@@ -48,6 +48,7 @@ from anychat.protocols.bodies import (
     split_address,
 )
 from anychat.protocols.openai_faults import Fault, fault_error, find_fault, http_error
+from anychat.protocols.openai_watch import CompletionWatch, with_model
 from anychat.wire import Call, Decoder, Handshake, Head, Limits, Request, Steps
 
 __all__ = ["OpenAI"]
@@ -88,6 +89,7 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     title: ClassVar[str] = "OpenAI chat completions and compatible servers"
     features: ClassVar[frozenset[str]] = frozenset({"*"})
     traits: ClassVar[frozenset[str]] = frozenset({"stream", "history", "system"})
+    forwards: ClassVar[frozenset[str]] = frozenset({"openai"})
 
     path: str = "/chat/completions"
     include_usage: bool = True
@@ -115,6 +117,13 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         request = Request("POST", self._url(site), headers, encode_json(fields))
         usage_asked = _asks_for_usage(fields)
         return Call(request, lambda head: _CompletionAnswer(head, state.limits, state.now, usage_asked))
+
+    def forward(self, api: str, site: Site, body: bytes, model: str, state: SessionState) -> Call:
+        headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+        if site.api_key:
+            headers["authorization"] = f"Bearer {site.api_key}"
+        request = Request("POST", self._url(site), headers, with_model(body, model))
+        return Call(request, lambda head: CompletionWatch(head, state.limits, state.now))
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
         try:

@@ -12,12 +12,12 @@ from msgspec import Struct
 
 from anychat.chat import Delta, Done, Event, Usage
 from anychat.decoding import ServerSentEvents, parse_json
-from anychat.errors import ConfigError, RemoteProtocolError, TruncatedAnswer
+from anychat.errors import BadRequest, RemoteProtocolError, TruncatedAnswer
 from anychat.protocols.bodies import Body
 from anychat.protocols.openai_faults import fault_error, find_fault, http_error
 from anychat.wire import Head, Limits
 
-__all__ = ["CompletionWatch", "completion_fields", "with_model"]
+__all__ = ["CompletionWatch", "with_model"]
 
 
 class _Choice(Struct):
@@ -122,14 +122,10 @@ class _Loose(Struct):
         return _Chunk(self.choices, self.usage, error)
 
 
-def completion_fields(body: bytes) -> dict[str, msgspec.Raw]:
-    """The fields of a request's body, unparsed. Raises `ConfigError` when it is no JSON object."""
+def with_model(body: bytes, model: str) -> bytes:
+    """The body with another model; all else stays as it was written. Raises `BadRequest` when it is no object."""
     try:
-        return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise ConfigError(f"the body is no JSON object: {error}") from error
-
-
-def with_model(fields: dict[str, msgspec.Raw], model: str) -> bytes:
-    """The body of these fields with another model; all else stays as it was written."""
+        raise BadRequest(f"the body is no JSON object: {error}", code="invalid_json") from error
     return msgspec.json.encode({**fields, "model": model})
