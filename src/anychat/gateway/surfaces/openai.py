@@ -53,36 +53,15 @@ from anychat.gateway.surfaces.bodies import check_shape, read_object, wrong
 __all__ = [
     "ChatStream",
     "ErrorBody",
-    "Glance",
     "ModelEntry",
     "ModelList",
     "OpenAISurface",
     "SeveralStreams",
-    "glance",
     "model_body",
     "models_body",
 ]
 
 # The request
-
-
-class Glance(Struct):
-    """The few fields of a body that routing needs, read without the others."""
-
-    model: str
-    stream: bool | None = None
-    n: int | None = None
-
-
-_decode_glance = msgspec.json.Decoder(Glance).decode
-
-
-def glance(body: bytes) -> Glance:
-    """What routing needs of a body that is passed on as it is. Raises `BadRequest` that names the field."""
-    try:
-        return _decode_glance(body)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return check_shape(read_object(body), Glance)  # the slower way takes lone surrogates, and names the field
 
 
 class _Function(Struct):
