@@ -1,11 +1,11 @@
-"""The OpenAI chat completions API and its list of models, as callers see them.
+"""The OpenAI chat completions API, as callers see it.
 
 Fields of a request that are not known here become options by their names: the target judges them.
 What an answer's events cannot say in this API stands in `notices` beside what callers expect.
 Followed: OpenAI's API reference and the models of its Python package.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -24,42 +24,14 @@ from anychat.chat import (
     Usage,
     parse_messages,
 )
-from anychat.errors import (
-    AnychatError,
-    AssistantGone,
-    AuthError,
-    BadRequest,
-    ChallengeRequired,
-    ConfigError,
-    ConnectionLost,
-    ContextTooLong,
-    LocalError,
-    ModelNotFound,
-    ProtocolDrift,
-    ProviderError,
-    RateLimited,
-    Refused,
-    RemoteProtocolError,
-    TimedOut,
-    TransportError,
-    TruncatedAnswer,
-    UnsupportedFeature,
-)
+from anychat.errors import AnychatError, ConfigError, UnsupportedFeature
 from anychat.gateway.estimate import answer_texts, estimate_usage
 from anychat.gateway.status import status_of
 from anychat.gateway.surfaces.base import Asked, Label
 from anychat.gateway.surfaces.bodies import check_shape, read_object, wrong
+from anychat.gateway.surfaces.openai_errors import error_body
 
-__all__ = [
-    "ChatStream",
-    "ErrorBody",
-    "ModelEntry",
-    "ModelList",
-    "OpenAISurface",
-    "SeveralStreams",
-    "model_body",
-    "models_body",
-]
+__all__ = ["ChatStream", "OpenAISurface", "SeveralStreams"]
 
 # The request
 
@@ -238,36 +210,6 @@ class _Completion(Struct, kw_only=True):
     usage: _Usage
     system_fingerprint: None = None
     notices: list[_Notice] | UnsetType = UNSET
-
-
-class ModelEntry(Struct, frozen=True, kw_only=True):
-    """A model in the list. `created` is seconds since 1970; `owned_by` the provider that has it."""
-
-    id: str
-    object: str = "model"
-    created: int
-    owned_by: str
-
-
-class ModelList(Struct, frozen=True, kw_only=True):
-    """The body of `GET /v1/models`."""
-
-    object: str = "list"
-    data: list[ModelEntry]
-
-
-class _ErrorFields(Struct):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorBody(Struct):
-    """The body of an error. `request_id` is left out where there is none."""
-
-    error: _ErrorFields
-    request_id: str | UnsetType = UNSET
 
 
 _encode = msgspec.json.Encoder().encode
@@ -449,7 +391,7 @@ class ChatStream:
         return b'%b,"choices":[],"usage":%b}\n\n%b' % (self._head, _encode(_summed(usages)), _DONE)
 
     def fail(self, error: AnychatError) -> bytes:
-        return b"data: %b\n\n" % _encode(ErrorBody(_fields_of(error)))
+        return b"data: %b\n\n" % error_body(error)
 
     def keep_alive(self) -> bytes:
         return _KEEP_ALIVE
@@ -485,56 +427,6 @@ class SeveralStreams:
 
     def keep_alive(self) -> bytes:
         return _KEEP_ALIVE
-
-
-# Errors
-
-_ERRORS: dict[type[AnychatError], tuple[str, str | None]] = {
-    ModelNotFound: ("invalid_request_error", "model_not_found"),
-    UnsupportedFeature: ("invalid_request_error", "unsupported_parameter"),
-    ConfigError: ("invalid_request_error", None),
-    LocalError: ("server_error", None),
-    TimedOut: ("server_error", "timeout"),
-    ConnectionLost: ("server_error", "connection_lost"),
-    TransportError: ("server_error", "connect_failed"),
-    ContextTooLong: ("invalid_request_error", "context_length_exceeded"),
-    BadRequest: ("invalid_request_error", None),
-    Refused: ("invalid_request_error", "content_filter"),
-    RateLimited: ("rate_limit_error", "rate_limit_exceeded"),
-    AuthError: ("authentication_error", "invalid_api_key"),
-    ChallengeRequired: ("server_error", "challenge_required"),
-    TruncatedAnswer: ("server_error", "truncated"),
-    RemoteProtocolError: ("server_error", "upstream_protocol"),
-    AssistantGone: ("server_error", "assistant_gone"),
-    ProtocolDrift: ("server_error", "protocol_drift"),
-    ProviderError: ("server_error", "upstream"),
-}
-"""Type and code; the first that fits counts."""
-
-_FIXED = (ModelNotFound, UnsupportedFeature, ContextTooLong)
-"""Errors whose code callers rely on, whatever code the service gave."""
-
-_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
-
-
-def _fields_of(error: AnychatError) -> _ErrorFields:
-    kind, code = next((entry for known, entry in _ERRORS.items() if isinstance(error, known)), ("server_error", None))
-    if isinstance(error, ProviderError) and error.code and not isinstance(error, _FIXED):
-        code = error.code
-    if code in _QUOTA:
-        kind = "insufficient_quota"
-    param: str | None = None
-    if isinstance(error, BadRequest):
-        param = error.param
-    elif isinstance(error, UnsupportedFeature):
-        param = error.feature or None
-    elif isinstance(error, ModelNotFound):
-        param = "model"
-    return _ErrorFields(_encodable(str(error)) or type(error).__name__, kind, param, code)
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
 
 
 # The surface
@@ -593,17 +485,4 @@ class OpenAISurface:
         return SeveralStreams(asked, label, n)
 
     def error(self, error: AnychatError, request_id: str) -> tuple[int, bytes]:
-        return status_of(error), _encode(ErrorBody(_fields_of(error), request_id or UNSET))
-
-
-def models_body(models: Iterable[ModelEntry]) -> bytes:
-    """The body of `GET /v1/models`."""
-    return _encode(ModelList(data=list(models)))
-
-
-def model_body(models: Iterable[ModelEntry], id: str) -> bytes:
-    """The body of `GET /v1/models/{id}`. Raises `ModelNotFound`."""
-    for model in models:
-        if model.id == id:
-            return _encode(model)
-    raise ModelNotFound(f"The model {id!r} does not exist")
+        return status_of(error), error_body(error, request_id)
