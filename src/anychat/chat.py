@@ -125,12 +125,18 @@ class ToolCallDelta(Struct, frozen=True, gc=False, tag="tool_call"):
 
 
 class Usage(Struct, frozen=True, gc=False, tag="usage"):
-    """Tokens counted by the service; `estimated` when it says that it guessed."""
+    """Tokens counted by the service; `estimated` when it says that it guessed.
+
+    `cached_tokens` are those of the prompt that came out of the service's cache, `reasoning_tokens` those of
+    the completion that the model spent thinking; 0 where the service does not say.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     estimated: bool = False
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 class Notice(Struct, frozen=True, gc=False, tag="notice"):
