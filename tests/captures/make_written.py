@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from tests.captures.writing import Case
+from tests.captures.written_anthropic import ANTHROPIC
 from tests.captures.written_chatgpt_web import CHATGPT_WEB
 from tests.captures.written_json_text import JSON_TEXT
 from tests.captures.written_openai import OPENAI
@@ -16,6 +17,7 @@ HERE = Path(__file__).parent
 FAMILIES: dict[str, dict[str, tuple[str, list[Case]]]] = {
     "json-text": JSON_TEXT,
     "openai": OPENAI,
+    "anthropic": ANTHROPIC,
     "chatgpt-web": CHATGPT_WEB,
 }
 

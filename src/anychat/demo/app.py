@@ -14,6 +14,7 @@ from msgspec import Struct
 from anychat.demo.ai_engine import AiEngine
 from anychat.demo.ai_power import AiPower
 from anychat.demo.aipkit import Aipkit
+from anychat.demo.anthropic import Anthropic
 from anychat.demo.base import (
     Break,
     Headers,
@@ -44,6 +45,7 @@ MOUNTS: Mapping[str, str] = {
     "/ChatGpt": "chatgpt.com: proof of work, then a conversation as deltas or snapshots",
     "/aipkit": "AI Power 2.4 (aipkit): a question is handed in, then its answer is fetched",
     "/v1": "OpenAI's chat completions",
+    "/anthropic": "Anthropic's Messages",
 }
 """The services and what they speak, in the order to show them."""
 
@@ -77,6 +79,7 @@ class App:
             ChatgptWeb(world, "/ChatGpt"),
             Aipkit(world, "/aipkit"),
             OpenAi(world, "/v1"),
+            Anthropic(world, "/anthropic"),
         ]
         self._services = {service.mount.strip("/"): service for service in services}
         self.faults = Faults(faults, MOUNTS)

@@ -43,7 +43,8 @@ class Fault(Struct, frozen=True):
 
 
 _WORDPRESS = ("ai_engine", "ai_power", "aipkit")
-_STREAMS = ("ai_engine", "ai_power", "aipkit", "chatgpt_web", "openai")
+_APIS = ("openai", "anthropic", "gemini", "ollama")
+_STREAMS = ("ai_engine", "ai_power", "aipkit", "chatgpt_web", *_APIS)
 _TURN = ("send", "chat")
 _API = ("handshake", "send", "chat")
 
@@ -120,7 +121,7 @@ _TABLE = (
     Fault(
         "banned",
         "the message has a banned word (so does any message with `forbiddenword`)",
-        services=("ai_engine", "ai_power", "aipkit", "json_text", "openai"),
+        services=("ai_engine", "ai_power", "aipkit", "json_text", *_APIS),
     ),
     Fault("upstream-error", "the AI behind the service answers 401, 429 or 500", ("chat",), 429, "STATUS"),
     Fault("upstream-cut", "the AI behind the service breaks off after K tokens", ("chat",), 5, "K"),

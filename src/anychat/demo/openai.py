@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from anychat.demo.answers import answer, last_question, tokens
 from anychat.demo.base import Headers, Kind, Piece, Reply, Step, Visit, World, json_reply, json_text, server_sent_event
 from anychat.demo.faults import Wanted, wish_in
+from anychat.demo.tools import example_arguments, tools_called
 from anychat.wire import Request
 
 __all__ = ["OpenAi"]
@@ -285,18 +286,20 @@ _CUT = (502, "The server had an error while processing your request.", "server_e
 
 
 def _tool_calls(body: dict[str, Any], question: str) -> list[dict[str, Any]]:
-    """A call of the first tool, when there are tools and the question starts with `use tool`."""
+    """Calls of the tools that the question asks to use."""
     tools = body.get("tools") or []
-    if not tools or not question.lower().startswith("use tool"):
-        return []
-    function = tools[0].get("function", {}) if isinstance(tools[0], dict) else {}
-    parameters = function.get("parameters", {}).get("properties", {})
-    arguments = json.dumps({name: _EXAMPLES.get(about.get("type"), "Париж") for name, about in parameters.items()})
-    call = {"name": function.get("name", ""), "arguments": arguments}
-    return [{"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": call}]
-
-
-_EXAMPLES: dict[str, Any] = {"integer": 1, "number": 1.5, "boolean": True, "array": [], "object": {}}
+    functions = [tool.get("function") or {} for tool in tools if isinstance(tool, dict)]
+    return [
+        {
+            "id": f"call_{secrets.token_hex(12)}",
+            "type": "function",
+            "function": {
+                "name": function.get("name", ""),
+                "arguments": json.dumps(example_arguments(function.get("parameters"))),
+            },
+        }
+        for function in functions[: tools_called(question, len(functions))]
+    ]
 
 
 def _event(value: dict[str, Any], kind: Kind = "token") -> Piece:

@@ -17,6 +17,7 @@ PROTOCOLS: dict[str, str] = {
     "json-text": "anychat.protocols.json_text:JsonText",
     "chatgpt-web": "anychat.protocols.chatgpt_web:ChatGptWeb",
     "openai": "anychat.protocols.openai:OpenAI",
+    "anthropic": "anychat.protocols.anthropic:Anthropic",
 }
 """Name in the configuration -> module and class."""
 

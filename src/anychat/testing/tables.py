@@ -46,6 +46,10 @@ _RUSSIAN = {
     "json-text": "Один запрос, JSON или форма; один ответ: JSON, текст или поток",
     "chatgpt-web": "chatgpt.com, беседа на веб-странице",
     "openai": "OpenAI chat completions и совместимые с ними серверы",
+    "anthropic": "Anthropic Messages и совместимые с ними серверы",
+    "gemini": "Gemini от Google, generateContent",
+    "ollama": "Ollama, /api/chat",
+    "openai-responses": "OpenAI Responses и совместимые с ними серверы",
 }
 
 Words = Callable[[str], str]
