@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def har(*entries: dict[str, object]) -> str:
 
 
 def test_what_was_set_comes_before_the_folder_and_the_folder_before_browsers(folder, monkeypatch):
-    browser = ModuleType("browser_cookie3")
+    browser: Any = ModuleType("browser_cookie3")
     browser.BrowserCookieError = type("BrowserCookieError", (Exception,), {})
     browser.load = lambda domain_name: [make_cookie("from", "browser", domain_name)]
     monkeypatch.setitem(sys.modules, "browser_cookie3", browser)
@@ -63,7 +64,7 @@ def test_what_was_set_comes_before_the_folder_and_the_folder_before_browsers(fol
 
 
 def test_browsers_that_cannot_be_read_are_a_warning(monkeypatch):
-    browser = ModuleType("browser_cookie3")
+    browser: Any = ModuleType("browser_cookie3")
     browser.BrowserCookieError = type("BrowserCookieError", (Exception,), {})
 
     def load(domain_name: str) -> None:
@@ -204,8 +205,14 @@ def test_a_file_that_changes_is_read_again_and_another_is_not(folder, monkeypatc
     file = folder / "a.txt"
     file.write_text(netscape(("a.test", "FALSE", "/", "TRUE", LATER, "a", "1")))
     assert get_cookies("a.test") == {"a": "1"}
-    read = []
-    monkeypatch.setattr(Path, "read_bytes", lambda self, real=Path.read_bytes: read.append(self) or real(self))
+    read: list[Path] = []
+    real = Path.read_bytes
+
+    def read_bytes(self: Path) -> bytes:
+        read.append(self)
+        return real(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
     assert get_cookies("a.test") == {"a": "1"}
     assert read == []
     file.write_text(netscape(("a.test", "FALSE", "/", "TRUE", LATER, "a", "12")))

@@ -68,7 +68,7 @@ def test_a_class_as_data(monkeypatch):
 
 
 def test_a_subclass_moves_with_its_own_url(monkeypatch):
-    child = type("Child", (Plain,), {})
+    child: type[AbstractProvider] = type("Child", (Plain,), {})
     monkeypatch.setattr(child, "url", "https://c.test")
     assert child.site().api_endpoint == "https://c.test/api"
     assert Plain.site().url == "https://plain.test/chat"
@@ -76,7 +76,9 @@ def test_a_subclass_moves_with_its_own_url(monkeypatch):
 
 @pytest.mark.parametrize("bases", [(AsyncProvider, ProviderModelMixin), (ProviderModelMixin, AsyncProvider)])
 def test_the_mixin_checks_models_wherever_it_stands(bases):
-    listed = type("Listed", bases, {"default_model": "a", "models": ["a", "b"], "model_aliases": {"short": "long"}})
+    listed: type[AbstractProvider] = type(
+        "Listed", bases, {"default_model": "a", "models": ["a", "b"], "model_aliases": {"short": "long"}}
+    )
     assert [listed.get_model(name) for name in ("", "b", "short")] == ["a", "b", "long"]
     with pytest.raises(ModelNotFound, match="Listed has no model 'c'; it has: a, b"):
         listed.get_model("c")

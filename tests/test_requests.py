@@ -4,6 +4,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -82,10 +83,11 @@ def demo() -> Iterator[ThreadedDemo]:
         yield demo
 
 
-async def echoed(session: StreamSession, url: str, method: str = "POST", **arguments: object) -> dict:
+async def echoed(session: StreamSession, url: str, method: str = "POST", **arguments: object) -> dict[str, Any]:
     async with session.request(method, url, **arguments) as response:
         await raise_for_status(response)
-        return await response.json()
+        told: dict[str, Any] = await response.json()
+    return told
 
 
 # As older code uses it

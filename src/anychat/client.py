@@ -26,6 +26,8 @@ from anychat.transport import Timeouts, Transport
 __all__ = ["AsyncChat", "AsyncClient", "AsyncCompletions", "AsyncStream", "Chat", "Client", "Completions", "Stream"]
 
 Provider = type[AbstractProvider] | str
+Continued = Conversation | Mapping[str, Any] | None
+"""The conversation to go on with: as an answer has it, or as its `model_dump()` does."""
 
 
 class AsyncStream:
@@ -136,7 +138,7 @@ class AsyncCompletions:
         model: str = ...,
         stream: Literal[False] = ...,
         provider: Provider | None = ...,
-        conversation: Conversation | None = ...,
+        conversation: Continued = ...,
         strict: bool | None = ...,
         **options: Any,
     ) -> ChatCompletion: ...
@@ -149,7 +151,7 @@ class AsyncCompletions:
         model: str = ...,
         stream: Literal[True],
         provider: Provider | None = ...,
-        conversation: Conversation | None = ...,
+        conversation: Continued = ...,
         strict: bool | None = ...,
         **options: Any,
     ) -> AsyncStream: ...
@@ -162,7 +164,7 @@ class AsyncCompletions:
         model: str = ...,
         stream: bool,
         provider: Provider | None = ...,
-        conversation: Conversation | None = ...,
+        conversation: Continued = ...,
         strict: bool | None = ...,
         **options: Any,
     ) -> ChatCompletion | AsyncStream: ...
@@ -174,7 +176,7 @@ class AsyncCompletions:
         model: str = "",
         stream: bool = False,
         provider: Provider | None = None,
-        conversation: Conversation | None = None,
+        conversation: Continued = None,
         strict: bool | None = None,
         **options: Any,
     ) -> ChatCompletion | AsyncStream:
@@ -202,7 +204,7 @@ class Completions:
         model: str = ...,
         stream: Literal[False] = ...,
         provider: Provider | None = ...,
-        conversation: Conversation | None = ...,
+        conversation: Continued = ...,
         strict: bool | None = ...,
         **options: Any,
     ) -> ChatCompletion: ...
@@ -215,7 +217,7 @@ class Completions:
         model: str = ...,
         stream: Literal[True],
         provider: Provider | None = ...,
-        conversation: Conversation | None = ...,
+        conversation: Continued = ...,
         strict: bool | None = ...,
         **options: Any,
     ) -> Stream: ...
@@ -228,7 +230,7 @@ class Completions:
         model: str = ...,
         stream: bool,
         provider: Provider | None = ...,
-        conversation: Conversation | None = ...,
+        conversation: Continued = ...,
         strict: bool | None = ...,
         **options: Any,
     ) -> ChatCompletion | Stream: ...
@@ -240,7 +242,7 @@ class Completions:
         model: str = "",
         stream: bool = False,
         provider: Provider | None = None,
-        conversation: Conversation | None = None,
+        conversation: Continued = None,
         strict: bool | None = None,
         **options: Any,
     ) -> ChatCompletion | Stream:
@@ -329,7 +331,7 @@ class _Asker:
         messages: Messages,
         stream: bool,
         provider: Provider | None,
-        conversation: Conversation | None,
+        conversation: Continued,
         strict: bool | None,
         options: dict[str, Any],
     ) -> _Question:
@@ -387,7 +389,7 @@ def _usage_asked(options: dict[str, Any], stream: bool) -> bool:
     return bool(wishes.get("include_usage"))
 
 
-def _parse_conversation(conversation: Conversation | Mapping[str, Any] | None) -> Conversation | None:
+def _parse_conversation(conversation: Continued) -> Conversation | None:
     """The conversation of an earlier answer, also as its `model_dump()` has it."""
     try:
         return msgspec.convert(conversation, Conversation | None)
@@ -409,7 +411,7 @@ class AsyncClient(_Asker):
         model: str = "",
         stream: bool = True,
         provider: Provider | None = None,
-        conversation: Conversation | None = None,
+        conversation: Continued = None,
         strict: bool | None = None,
         **options: Any,
     ) -> AsyncGenerator[Event, None]:
@@ -443,7 +445,7 @@ class Client(_Asker):
         model: str = "",
         stream: bool = True,
         provider: Provider | None = None,
-        conversation: Conversation | None = None,
+        conversation: Continued = None,
         strict: bool | None = None,
         **options: Any,
     ) -> Generator[Event, None, None]:

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import urlsplit
@@ -373,8 +373,13 @@ class AbstractProvider:
         return "".join(pieces)
 
     @classmethod
-    def create_completion(cls, model: str, messages: Messages, stream: bool = True, **kwargs: Any) -> CreateResult:
-        """The answer's pieces, synchronously; with `stream=False` in one piece. Works inside a running loop."""
+    def create_completion(
+        cls, model: str, messages: Messages, stream: bool = True, **kwargs: Any
+    ) -> Generator[str, None, None]:
+        """The answer's pieces, synchronously; with `stream=False` in one piece. Works inside a running loop.
+
+        Closing the generator closes the connection.
+        """
         if not stream:
             yield blocking.run(cls.create_async(model, messages, **kwargs))
             return
