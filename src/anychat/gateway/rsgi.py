@@ -84,9 +84,8 @@ class _Request:
 
     # The caller's going away
 
-    def begin(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._task = asyncio.current_task(loop)
         self._timer = loop.call_later(_WATCH_AFTER, self._watch)
 
     def _watch(self) -> None:
@@ -122,10 +121,15 @@ class RsgiApp:
 
     def __init__(self, gateway: "Gateway") -> None:
         self._gateway = gateway
+        # Asked for once: each asking costs a system call before Python 3.12.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __rsgi__(self, scope: Any, proto: Any) -> None:
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         request = _Request(scope, proto)
-        request.begin()
+        request.begin(loop)
         try:
             await self._gateway.handle(request, request)
         finally:

@@ -5,6 +5,7 @@ a model that a provider lists, then as the route `*`.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 from msgspec import Struct
 
@@ -43,10 +44,8 @@ class Target(Struct, frozen=True):
 
     def forward(self, surface: str, body: bytes) -> Call:
         """The call that passes a body on, with the service's own name of the model."""
-        site = self.provider.site
-        protocol = site.protocol
-        assert isinstance(protocol, Forwarding)
-        return protocol.forward(surface, site, body, self.model, self.session.state)
+        protocol = cast(Forwarding, self.provider.site.protocol)
+        return protocol.forward(surface, self.provider.site, body, self.model, self.session.state)
 
 
 class Targets:

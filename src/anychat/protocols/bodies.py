@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -180,6 +181,7 @@ def encode_json(value: Any) -> bytes:
         raise ConfigError(f"the request cannot be written as JSON: {error}") from error
 
 
+@lru_cache(1024)
 def split_address(url: str) -> SplitResult:
     """The parts of an http or https address. Raises `ConfigError` for what is none."""
     try:

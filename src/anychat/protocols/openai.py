@@ -11,6 +11,7 @@ where a stream was asked for, and the other way round.
 
 import json
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, ClassVar
 from urllib.parse import urljoin, urlsplit
 
@@ -140,10 +141,7 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return lambda head: _CompletionAnswer(head, Limits(), arrival(head), usage_asked)
 
     def _url(self, site: Site) -> str:
-        parts = split_address(site.url)
-        if site.api_endpoint:
-            return urljoin(site.url, site.api_endpoint)
-        return parts._replace(path=parts.path.rstrip("/") + self.path, fragment="").geturl()
+        return _address(site.url, site.api_endpoint, self.path)
 
     def _fields(self, site: Site, turn: ChatRequest) -> dict[str, Any]:
         for name, neutral in _NOT_CARRIED.items():
@@ -230,6 +228,14 @@ class _Chunk(Struct):
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+@lru_cache(1024)
+def _address(url: str, endpoint: str, path: str) -> str:
+    parts = split_address(url)
+    if endpoint:
+        return urljoin(url, endpoint)
+    return parts._replace(path=parts.path.rstrip("/") + path, fragment="").geturl()
 
 
 class _CompletionAnswer(Revisable):

@@ -62,7 +62,7 @@ class Watch:
         """The running task waits from here. Raises `TimedOut` when the whole has taken too long already."""
         if self._phase is not None:
             raise self.error(self._phase)
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         if task is not None:
             self._cancelling = task.cancelling()
         self._task = task
