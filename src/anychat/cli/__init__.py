@@ -16,7 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "providers": ("anychat.cli.listing:list_providers", "List the providers and what each supports."),
     "models": ("anychat.cli.listing:list_models", "List the models and which providers have them."),
     "demo": ("anychat.cli.demo:demo", "See five services answer, played by a local server."),
-    "decode": ("anychat.cli.decode:decode", "Print what the answers in recordings mean."),
+    "decode": ("anychat.cli.decode:decode", "Print what the chat answers in recordings mean."),
 }
 """Name -> where it stands and its one-line help, so that `anychat --help` imports none of them."""
 

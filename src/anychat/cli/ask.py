@@ -69,7 +69,7 @@ def ask(
     \b
     anychat ask -m gpt-4o "Why is the sky blue?"
     git diff | anychat ask -p ChatGptt "What does this change?"
-    anychat ask --base-url http://localhost:8080/v1 --protocol openai -m llama "Hello"
+    anychat ask --base-url http://localhost:8080/v1 --protocol openai "Hello"
     """
     given = pairs(options, reserved=_RESERVED)
     asked = Target(**target)

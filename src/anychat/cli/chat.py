@@ -86,7 +86,8 @@ class _Conversation:
             signal.signal(signal.SIGINT, before)
 
     async def _talk(self) -> None:
-        self.remark(f"{self.talk.target.site}: /help lists the commands. {_KEYS if self._attended else ''}".rstrip())
+        if self._attended:
+            self.remark(f"{self.talk.target.site}: /help lists the commands. {_KEYS}")
         while not self._leaving:
             try:
                 line = await self._read()
