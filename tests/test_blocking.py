@@ -200,6 +200,20 @@ def test_create_completion_inside_a_running_loop(demo, monkeypatch):
     del demo.faults["/Chatgpt4Online"]
 
 
+def test_many_threads_ask_with_one_client(demo):
+    client = Client(provider=Chatgpt4Online, base_url=f"{demo.url}/Chatgpt4Online")
+    handshakes = demo.log.handshakes["/Chatgpt4Online"]
+
+    def ask(n: int) -> str:
+        messages = [{"role": "user", "content": f"question {n}"}]
+        return client.chat.completions.create(messages=messages).choices[0].message.content or ""
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask, range(32)))
+    assert [f"> question {n}\n" in answer for n, answer in enumerate(answers)] == [True] * 32
+    assert demo.log.handshakes["/Chatgpt4Online"] == handshakes + 1
+
+
 # Programs of their own
 
 
@@ -284,6 +298,22 @@ FORK = """
 def test_a_forked_child_asks_too(demo, before):
     done = program(ASK + FORK.format(before=before, in_child="pass"), demo.url)
     assert (done.stdout, done.stderr) == ("child True\nTrue parent True\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_does_not_wait_for_a_handshake_of_its_parent(demo):
+    demo.faults["/Chatgpt4Online"] = "silence@handshake*1"
+    before = """import threading
+    list(Chatgpt4o.create_completion("gpt-4o-mini", hi))  # imports all: to fork in the middle of an import is hopeless
+    threading.Thread(target=ask, daemon=True).start()
+    while not (known := list(client._sessions._sessions.values())) or known[0][1]._flight is None:
+        pass"""
+    done = program(
+        ASK + FORK.format(before=before, in_child="pass").replace(', "parent", ask()', ""),
+        demo.url,
+    )
+    del demo.faults["/Chatgpt4Online"]
+    assert (done.stdout, done.stderr) == ("child True\nTrue\n", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

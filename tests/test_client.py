@@ -260,6 +260,12 @@ async def test_a_provider_at_another_address(demo, monkeypatch):
     assert text_of(await client.chat.completions.create(messages=HI)).startswith("## Chatgpt4o")
 
 
+@pytest.mark.parametrize("transport", ["wreq", "aiohttp"])
+async def test_by_either_transport(demo, transport):
+    answer = await AsyncClient(provider=ChatGptt, transport=transport).chat.completions.create(messages=HI)
+    assert text_of(answer).endswith("✅")
+
+
 async def test_credentials_go_to_nobody_else(demo):
     secrets: dict[str, Any] = {"api_key": "k3y", "cookies": {"visit": "c00kie"}, "headers": {"x-mine": "h3ader"}}
     for client in (
