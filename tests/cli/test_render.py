@@ -177,6 +177,28 @@ def test_a_streamed_answer_stands_there_once_whatever_the_screen(columns, lines)
         assert [line for line in streamed if line] == [line for line in at_once if line]
 
 
+def test_while_it_streams_nothing_stands_there_twice_and_the_end_is_seen():
+    out = io.StringIO()
+    console = Console(file=out, width=80, height=10, force_terminal=True, legacy_windows=False)
+    told = Screen(80, 10)
+    position = 0
+    with MarkdownStream(console) as stream:
+        for at in range(0, len(_ANSWER), 9):
+            stream.feed(_ANSWER[at : at + 9])
+            for refreshed in (False, True):
+                if refreshed:
+                    assert stream._live is not None
+                    stream._live.refresh()
+                written = out.getvalue()
+                told.feed(written[position:])
+                position = len(written)
+                seen = [line.strip() for line in told.lines if line.strip()]
+                assert len(seen) == len(set(seen)), seen
+            came = re.findall(r"line_\d+ = \d+\n", _ANSWER[: at + 9])
+            if came and "```\n" not in _ANSWER[: at + 9]:
+                assert came[-1].strip() in "\n".join(told.lines[-3:])
+
+
 def test_blocks_have_one_empty_line_between_them_and_none_around():
     lines = _streamed("one\n\n\n\ntwo\n\n# three\n\nfour\n\n", columns=40, lines=10, piece=3)
     assert [line.strip() for line in lines] == ["one", "", "two", "", "three", "", "four"]

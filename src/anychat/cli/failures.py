@@ -97,7 +97,7 @@ def exit_code(error: AnychatError) -> int:
 def describe(error: AnychatError) -> str:
     """The error in one line: what, where, what the service said, what to do. Safe to show on a terminal."""
     where = f"{error.provider}: " if error.provider and not str(error).startswith(error.provider) else ""
-    text = " ".join(printable(str(error)).split()) or "no reason was given"
+    text = " ".join(str(error).split()) or "no reason was given"
     if len(text) > _LONGEST:
         text = f"{text[:_LONGEST]}…"
     if isinstance(error, ProviderError):

@@ -111,7 +111,6 @@ class MarkdownStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.update("")
             self._live.__exit__(None, None, None)
             self._live = None
         self._print(self._rest)
