@@ -9,7 +9,9 @@ from pathlib import Path
 from tests.captures.writing import Case
 from tests.captures.written_anthropic import ANTHROPIC
 from tests.captures.written_chatgpt_web import CHATGPT_WEB
+from tests.captures.written_gemini import GEMINI
 from tests.captures.written_json_text import JSON_TEXT
+from tests.captures.written_ollama import OLLAMA
 from tests.captures.written_openai import OPENAI
 
 HERE = Path(__file__).parent
@@ -18,6 +20,8 @@ FAMILIES: dict[str, dict[str, tuple[str, list[Case]]]] = {
     "json-text": JSON_TEXT,
     "openai": OPENAI,
     "anthropic": ANTHROPIC,
+    "gemini": GEMINI,
+    "ollama": OLLAMA,
     "chatgpt-web": CHATGPT_WEB,
 }
 

@@ -30,8 +30,10 @@ from anychat.demo.base import (
 from anychat.demo.chatgpt_web import ChatgptWeb
 from anychat.demo.delivery import prepare, stream_out
 from anychat.demo.faults import HEADER, Faults, UnknownFault, Wanted
+from anychat.demo.gemini import Gemini
 from anychat.demo.json_text import JsonText
 from anychat.demo.log import Log, Seen
+from anychat.demo.ollama import Ollama
 from anychat.demo.openai import OpenAi
 from anychat.wire import Request
 
@@ -46,6 +48,8 @@ MOUNTS: Mapping[str, str] = {
     "/aipkit": "AI Power 2.4 (aipkit): a question is handed in, then its answer is fetched",
     "/v1": "OpenAI's chat completions",
     "/anthropic": "Anthropic's Messages",
+    "/gemini": "Google's Gemini, generateContent",
+    "/ollama": "Ollama, /api/chat",
 }
 """The services and what they speak, in the order to show them."""
 
@@ -80,6 +84,8 @@ class App:
             Aipkit(world, "/aipkit"),
             OpenAi(world, "/v1"),
             Anthropic(world, "/anthropic"),
+            Gemini(world, "/gemini"),
+            Ollama(world, "/ollama"),
         ]
         self._services = {service.mount.strip("/"): service for service in services}
         self.faults = Faults(faults, MOUNTS)

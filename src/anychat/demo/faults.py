@@ -121,7 +121,7 @@ _TABLE = (
     Fault(
         "banned",
         "the message has a banned word (so does any message with `forbiddenword`)",
-        services=("ai_engine", "ai_power", "aipkit", "json_text", *_APIS),
+        services=("ai_engine", "ai_power", "aipkit", "json_text", "openai", "anthropic", "gemini"),
     ),
     Fault("upstream-error", "the AI behind the service answers 401, 429 or 500", ("chat",), 429, "STATUS"),
     Fault("upstream-cut", "the AI behind the service breaks off after K tokens", ("chat",), 5, "K"),

@@ -18,6 +18,8 @@ PROTOCOLS: dict[str, str] = {
     "chatgpt-web": "anychat.protocols.chatgpt_web:ChatGptWeb",
     "openai": "anychat.protocols.openai:OpenAI",
     "anthropic": "anychat.protocols.anthropic:Anthropic",
+    "gemini": "anychat.protocols.gemini:Gemini",
+    "ollama": "anychat.protocols.ollama:Ollama",
 }
 """Name in the configuration -> module and class."""
 

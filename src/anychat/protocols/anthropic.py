@@ -48,7 +48,7 @@ from anychat.protocols.options import (
     tool_input,
     unsupported,
 )
-from anychat.protocols.streamed import ApiAnswer, Direct, FaultTable, count, make_usage, words
+from anychat.protocols.streamed import Direct, EventsAnswer, FaultTable, count, make_usage, words
 from anychat.wire import Call, Decoder, Handshake, Head, Limits, Request
 
 __all__ = ["Anthropic"]
@@ -309,7 +309,7 @@ class _Event(Struct):
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
-class _MessageAnswer(ApiAnswer):
+class _MessageAnswer(EventsAnswer):
     """Reads a stream of events, or one whole message."""
 
     reasons: ClassVar[dict[str, FinishReason]] = {

@@ -14,7 +14,17 @@ from anychat.protocols.base import SessionState, Site, challenge_page
 from anychat.protocols.bodies import Body, Revisable, clean, shown
 from anychat.wire import Head, Limits, Steps, retry_after
 
-__all__ = ["ApiAnswer", "Direct", "FaultTable", "ToolCalls", "count", "json_text_of", "make_usage", "words"]
+__all__ = [
+    "ApiAnswer",
+    "Direct",
+    "EventsAnswer",
+    "FaultTable",
+    "ToolCalls",
+    "count",
+    "json_text_of",
+    "make_usage",
+    "words",
+]
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -121,9 +131,9 @@ class ToolCalls:
         if rest := self._joiners.pop(key).close():
             yield ToolCallDelta(self._numbers[key], arguments=rest)
 
-    def spoken(self, key: Any) -> bool:
-        """Whether a piece of this call's arguments came."""
-        return key in self._spoken
+    def next_key(self) -> int:
+        """A key for a call of an API that has none of its own."""
+        return len(self._numbers)
 
     def close(self) -> Iterator[Event]:
         """End all that were not."""
@@ -132,11 +142,7 @@ class ToolCalls:
 
 
 class ApiAnswer(Revisable):
-    """A stream of server-sent events, or one JSON object; the body tells which, whatever was asked for.
-
-    Subclasses give `event`, `whole` and `failed`, and `at_end` where a stream has no end mark but its end.
-    `notices` go out before the first event.
-    """
+    """An answer of an API: its tool calls, its errors, its end. `notices` go out before the first event."""
 
     reasons: ClassVar[Mapping[str, FinishReason]] = {}
 
@@ -151,54 +157,13 @@ class ApiAnswer(Revisable):
         super().__init__(head, limits)
         self.now = now
         self.tools = ToolCalls(self.count, make_id)
-        self._notices = notices
-        self._failed = not 200 <= head.status < 300
-        self._body = Body(head, limits)
-        streamed = head.content_type == "text/event-stream" and not self._failed
-        self._events = ServerSentEvents(limits.event_bytes) if streamed else None
-        self._undecided = self._events is None and not self._failed
-        self._seen = False
+        self.notices = notices
+        self.broken = not 200 <= head.status < 300
+        self.body = Body(head, limits)
 
-    def feed(self, data: bytes) -> Iterator[Event]:
-        if self.ended:
-            return
-        if self._events is None:
-            self._body.add(data)
-            if not self._undecided or not self._is_stream():
-                return
-            self._events = ServerSentEvents(self.limits.event_bytes)
-            data = self._body.read()
-        for event in self._events.feed(data):
-            if not self._seen:
-                self._seen = True
-                yield from self._notices
-            yield from self.event(event)
-            if self.ended:
-                return
-
-    def _is_stream(self) -> bool:
-        """Whether the body, whatever its type says, is a stream: the first byte of JSON or of a page is no field's."""
-        start = self._body.read().lstrip()
-        if _BOM.startswith(start):
-            return False  # not known yet
-        self._undecided = False
-        return start.removeprefix(_BOM).lstrip()[:1] not in (b"{", b"[", b"<", b"")
-
-    def close(self) -> Iterator[Event]:
-        if self._failed:
-            raise self._http_error()
-        if self.ended:
-            return
-        body = self._body.read() if self._events is None else self._events.body().removeprefix(_BOM).strip()
-        if self._events is None or (not self._seen and body.startswith((b"{", b"[", b"<"))):
-            yield from self._notices
-            yield from self.whole(body)
-        elif not self._events.unfinished:
-            yield from self.at_end()
-        self.check_ended()
-
-    def _http_error(self) -> ProviderError:
-        body = self._body.read()
+    def http_error(self) -> ProviderError:
+        """The error that the body of a failed response stands for."""
+        body = self.body.read()
         if page := challenge_page(self.head, body):
             return page
         try:
@@ -211,16 +176,6 @@ class ApiAnswer(Revisable):
         return self.failed(plain_text(body) or f"HTTP {self.head.status}")
 
     # What subclasses give
-
-    def event(self, event: ServerSentEvent) -> Iterator[Event]:
-        raise NotImplementedError
-
-    def whole(self, body: bytes) -> Iterator[Event]:
-        raise NotImplementedError
-
-    def at_end(self) -> Iterator[Event]:
-        """The end of a stream that no mark ended; by default nothing, and so an error."""
-        yield from ()
 
     def fault(self, value: Any) -> ProviderError | None:
         """The error that a JSON value reports; None when it reports none."""
@@ -245,3 +200,72 @@ class ApiAnswer(Revisable):
             yield usage
         excused = called or self.reasoned or known in ("length", "content_filter")
         yield from self.finish(known, empty_ok=excused)
+
+
+class EventsAnswer(ApiAnswer):
+    """A stream of server-sent events, or one JSON object; the body tells which, whatever was asked for.
+
+    Subclasses give `event` and `whole`, and `at_end` where a stream has no end mark but its end.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        limits: Limits,
+        now: Callable[[], float],
+        make_id: Callable[[], str],
+        notices: tuple[Notice, ...] = (),
+    ) -> None:
+        super().__init__(head, limits, now, make_id, notices)
+        streamed = head.content_type == "text/event-stream" and not self.broken
+        self._events = ServerSentEvents(limits.event_bytes) if streamed else None
+        self._undecided = self._events is None and not self.broken
+        self._seen = False
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        if self.ended:
+            return
+        if self._events is None:
+            self.body.add(data)
+            if not self._undecided or not self._is_stream():
+                return
+            self._events = ServerSentEvents(self.limits.event_bytes)
+            data = self.body.read()
+        for event in self._events.feed(data):
+            if not self._seen:
+                self._seen = True
+                yield from self.notices
+            yield from self.event(event)
+            if self.ended:
+                return
+
+    def _is_stream(self) -> bool:
+        """Whether the body, whatever its type says, is a stream: the first byte of JSON or of a page is no field's."""
+        start = self.body.read().lstrip()
+        if _BOM.startswith(start):
+            return False  # not known yet
+        self._undecided = False
+        return start.removeprefix(_BOM).lstrip()[:1] not in (b"{", b"[", b"<", b"")
+
+    def close(self) -> Iterator[Event]:
+        if self.broken:
+            raise self.http_error()
+        if self.ended:
+            return
+        body = self.body.read() if self._events is None else self._events.body().removeprefix(_BOM).strip()
+        if self._events is None or (not self._seen and body.startswith((b"{", b"[", b"<"))):
+            yield from self.notices
+            yield from self.whole(body)
+        elif not self._events.unfinished:
+            yield from self.at_end()
+        self.check_ended()
+
+    def event(self, event: ServerSentEvent) -> Iterator[Event]:
+        raise NotImplementedError
+
+    def whole(self, body: bytes) -> Iterator[Event]:
+        raise NotImplementedError
+
+    def at_end(self) -> Iterator[Event]:
+        """The end of a stream that no mark ended; by default nothing, and so an error."""
+        yield from ()
