@@ -189,10 +189,20 @@ class _Choice(Struct):
     finish_reason: FinishReason
 
 
+class _PromptDetails(Struct):
+    cached_tokens: int
+
+
+class _CompletionDetails(Struct):
+    reasoning_tokens: int
+
+
 class _Usage(Struct):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: _PromptDetails
+    completion_tokens_details: _CompletionDetails
     estimated: bool | UnsetType = UNSET
 
 
@@ -221,6 +231,8 @@ def _summed(usages: Sequence[Usage]) -> _Usage:
         sum(usage.prompt_tokens for usage in usages),
         sum(usage.completion_tokens for usage in usages),
         sum(usage.total_tokens for usage in usages),
+        _PromptDetails(sum(usage.cached_tokens for usage in usages)),
+        _CompletionDetails(sum(usage.reasoning_tokens for usage in usages)),
         True if estimated else UNSET,
     )
 
