@@ -34,10 +34,10 @@ PROMPT = "\x1b[?2004h"
 class Terminal:
     """The command on a terminal. What it writes is gathered in `output`."""
 
-    def __init__(self, *args: str, columns: int = 80, lines: int = 24) -> None:
+    def __init__(self, *args: str, columns: int = 80, lines: int = 24, kind: str = "xterm-256color") -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        environment = {**os.environ, "TERM": "xterm-256color", "LANG": "C.UTF-8", "PROMPT_TOOLKIT_NO_CPR": "1"}
+        environment = {**os.environ, "TERM": kind, "LANG": "C.UTF-8", "PROMPT_TOOLKIT_NO_CPR": "1"}
         for name in ("COLUMNS", "LINES", "NO_COLOR"):
             environment.pop(name, None)
         self._process = subprocess.Popen(

@@ -206,8 +206,8 @@ def test_an_endpoint_takes_any_model():
 # On a terminal
 
 
-def _terminal(demo: ThreadedDemo, **size: int) -> Terminal:
-    return Terminal("chat", "-p", "ChatGptt", "--base-url", f"{demo.url}/ChatGptt", **size)
+def _terminal(demo: ThreadedDemo, columns: int = 80) -> Terminal:
+    return Terminal("chat", "-p", "ChatGptt", "--base-url", f"{demo.url}/ChatGptt", columns=columns)
 
 
 def test_on_a_terminal_an_answer_is_stopped_and_the_conversation_goes_on(demo, home):
@@ -221,8 +221,8 @@ def test_on_a_terminal_an_answer_is_stopped_and_the_conversation_goes_on(demo, h
         terminal.wait_for(PROMPT)
         terminal.write("\x03")  # at the prompt: nothing but an empty line
         terminal.wait_for(PROMPT)
-        terminal.write("/save talk.json\r")
-        terminal.wait_for("saved to")
+        terminal.write("/model\r")
+        terminal.wait_for("ChatGptt/gpt-4o")
         terminal.wait_for(PROMPT)
         terminal.write("[[fault:500]]\r")
         terminal.wait_for("ProviderUnavailable")
@@ -237,7 +237,7 @@ def test_on_a_terminal_an_answer_is_stopped_and_the_conversation_goes_on(demo, h
 
 
 def test_what_was_stopped_is_kept(demo, home):
-    with _terminal(demo) as terminal:
+    with _terminal(demo, columns=500) as terminal:
         terminal.wait_for(PROMPT)
         terminal.write("tell me [[fault:stall=20]]\r")
         terminal.wait_for("Привет")
@@ -333,3 +333,20 @@ def test_a_bug_does_not_take_the_conversation_with_it(demo, monkeypatch, capsys)
     monkeypatch.setattr(conversation.talk, "ask", boom)
     asyncio.run(conversation.run())
     assert "ZeroDivisionError: a bug" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["chat", "ask"])
+@pytest.mark.parametrize("kind", ["xterm-256color", "dumb"])
+def test_on_no_terminal_an_answer_sends_control_sequences(demo, command, kind):
+    question = "before \x1b]0;title\x07 <http://x/%1b]0;title> \x9b2J after"
+    to = ("-p", "ChatGptt", "--base-url", f"{demo.url}/ChatGptt")
+    with Terminal(command, *to, *([question] if command == "ask" else []), kind=kind) as terminal:
+        if command == "chat":
+            # From a file a question may hold anything; typed it may not.
+            terminal.wait_for(PROMPT if kind != "dumb" else "leaves.")
+            terminal.write(f"{question}\r".replace("\x1b", "\x16\x1b").replace("\x07", "\x16\x07"))
+        terminal.wait_for("Готово")
+    answer = terminal.output[terminal.output.rindex("before") :]  # the terminal itself showed what was typed
+    assert "]0;title" in answer
+    assert "\x1b]0;" not in answer
+    assert "\x9b" not in answer

@@ -78,8 +78,9 @@ def test_on_a_terminal_they_stream_side_by_side(columns, lines, beside):
     assert [line for line in rest.splitlines() if cell_len(line) > columns] == []
 
 
-def test_on_a_terminal_a_service_cannot_send_markup_or_control_sequences():
-    with Terminal("demo", "--delay", "0", "-q", "[/nonsense] [red]x[/red] \x1b]0;title\x07") as terminal:
+@pytest.mark.parametrize("kind", ["xterm-256color", "dumb"])
+def test_on_a_terminal_a_service_cannot_send_markup_or_control_sequences(kind):
+    with Terminal("demo", "--delay", "0", "-q", "[/nonsense] [red]x[/red] \x1b]0;title\x07", kind=kind) as terminal:
         assert terminal.end() == 0
     assert "\x1b]0;" not in terminal.output
     assert "[/nonsense] [red]x[/red]" in terminal.output

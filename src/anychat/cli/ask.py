@@ -13,7 +13,7 @@ import msgspec
 from anychat.chat import Delta, Event, Notice
 from anychat.cli.failures import as_event
 from anychat.cli.options import Target, pairs, target_options
-from anychat.cli.render import printable
+from anychat.cli.render import for_output, printable
 from anychat.errors import AnychatError, ConfigError
 
 __all__ = ["ask"]
@@ -148,12 +148,11 @@ class _Text:
     """Writes the answer's text: to a terminal only what is safe there, elsewhere as it is."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stdout.isatty()
         self._open = False
 
     def write(self, event: Event) -> None:
         if isinstance(event, Delta) and event.text:
-            click.echo(printable(event.text) if self._terminal else event.text, nl=False)
+            click.echo(for_output(event.text), nl=False)
             self._open = not event.text.endswith("\n")
         elif isinstance(event, Notice) and event.kind != "status":
             click.echo(f"anychat: {event.kind}: {printable(event.text)}", err=True)

@@ -14,7 +14,7 @@ import click
 
 from anychat.cli.failures import Reporting, describe
 from anychat.cli.options import Target, target_options
-from anychat.cli.render import MarkdownStream, markdown, printable
+from anychat.cli.render import MarkdownStream, for_output, markdown, printable
 from anychat.cli.talk import Talk
 from anychat.errors import AnychatError, ConfigError
 
@@ -182,7 +182,7 @@ class _Conversation:
         for turn in self.talk.messages:
             asked = f"> {printable(turn.content)}"
             if not self._drawn:
-                click.echo(asked if turn.role == "user" else turn.content)
+                click.echo(asked if turn.role == "user" else for_output(turn.content))
             elif turn.role == "user":
                 self._answers.print(asked, style="bold")
             else:
@@ -219,7 +219,7 @@ class _Plain:
         return self
 
     def feed(self, text: str) -> None:
-        click.echo(text, nl=False)
+        click.echo(for_output(text), nl=False)
         self._open = not text.endswith("\n")
 
     def __exit__(

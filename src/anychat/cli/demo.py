@@ -9,7 +9,7 @@ import click
 
 from anychat.chat import Delta
 from anychat.cli.failures import EXIT_CODES, Reporting, debug_option, describe
-from anychat.cli.render import printable
+from anychat.cli.render import for_output, printable
 from anychat.client import AsyncClient
 from anychat.demo.app import MOUNTS
 from anychat.demo.faults import FAULTS
@@ -190,7 +190,7 @@ async def _print(answers: Sequence[Asked], tasks: Sequence["asyncio.Task[None]"]
         await task
         click.echo(f"=== {answer.name}: {answer.times}, {answer.pieces} piece{'s' * (answer.pieces != 1)}")
         if answer.text:
-            click.echo(answer.text.rstrip("\n"))
+            click.echo(for_output(answer.text.rstrip("\n")))
         if answer.error is not None:
             click.echo(describe(answer.error))
         click.echo()

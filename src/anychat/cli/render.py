@@ -1,6 +1,7 @@
 """What the terminal shows: safe text, and markdown while it streams."""
 
 import re
+import sys
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.segment import Segment
 
-__all__ = ["MarkdownStream", "markdown", "printable", "split_blocks"]
+__all__ = ["MarkdownStream", "for_output", "markdown", "printable", "split_blocks"]
 
 # All control characters but newline and tab: an answer must not move the cursor, rename the
 # window or write the clipboard.
@@ -27,6 +28,11 @@ _LARGE = 50_000
 def printable(text: str) -> str:
     """The text without control characters other than newline and tab."""
     return _CONTROL.sub("", text)
+
+
+def for_output(text: str) -> str:
+    """The text as standard output may have it: printable on a terminal, elsewhere as it is."""
+    return printable(text) if sys.stdout.isatty() else text
 
 
 def split_blocks(text: str) -> tuple[str, str]:
