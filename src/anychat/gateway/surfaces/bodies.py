@@ -9,9 +9,12 @@ import msgspec
 
 from anychat.errors import BadRequest
 
-__all__ = ["check_shape", "read_object", "wrong"]
+__all__ = ["MAX_DEPTH", "check_shape", "read_object", "wrong"]
 
 T = TypeVar("T")
+
+MAX_DEPTH = 100
+"""Objects and lists within each other, the body itself counted."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PLACE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>[^`]*)`)?", re.S)
@@ -35,7 +38,19 @@ def read_object(body: bytes) -> dict[str, Any]:
         value = _with_surrogates(body) if b"\\u" in body else _refuse(error)
     if not isinstance(value, dict):
         raise wrong(None, "the body must be a JSON object")
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth_exceeds(value, MAX_DEPTH):
+        raise wrong(None, f"the body is nested more than {MAX_DEPTH} deep")
     return value
+
+
+def _depth_exceeds(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit + 1):
+        nested = [item for item in level if isinstance(item, dict | list)]
+        if not nested:
+            return False
+        level = [inner for item in nested for inner in (item.values() if isinstance(item, dict) else item)]
+    return True
 
 
 def _refuse(error: Exception) -> NoReturn:

@@ -85,6 +85,8 @@ _MAX_ANSWERS = 128
 _ROLES = frozenset({"developer", "system", "user", "assistant", "tool", "function"})
 _CARRIED = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 _PART_FIELDS = frozenset({"type", "text", "image_url"})
+_HINTS = frozenset({"cache_control", "prompt_cache_breakpoint"})
+"""Hints about price, not about the answer: passed over."""
 
 
 def _check_options(body: _Body) -> None:
@@ -133,7 +135,7 @@ def _checked(message: dict[str, Any], where: str, dropped: list[str]) -> dict[st
 def _without_extras(message: dict[str, Any], where: str, dropped: list[str]) -> dict[str, Any]:
     kept = {name: value for name, value in message.items() if name in _CARRIED}
     for name, value in message.items():
-        if name in _CARRIED or value is None or value in ("", [], {}):
+        if name in _CARRIED or name in _HINTS or value is None or value in ("", [], {}):
             continue
         if name == "function_call":
             text = f"{where}.function_call: write it as tool_calls, and the function's result as a tool message"
@@ -154,7 +156,7 @@ def _parts(content: list[Any], where: str, dropped: list[str]) -> list[Any]:
                 parts.append({"type": "text", "text": text})
                 continue
             case {"type": "text" | "image_url"}:
-                extra = part.keys() - _PART_FIELDS
+                extra = part.keys() - _PART_FIELDS - _HINTS
                 dropped.extend(f"{where}[{i}].{name}" for name in sorted(extra) if part[name] is not None)
         parts.append(part)
     return parts
