@@ -33,8 +33,9 @@ ALLOWED: dict[str, set[str]] = {
     "client": _LIBRARY,
     "testing": _PURE | {"protocols", "cookies", "transport", "registry", "testing"},
     "demo": _PURE | {"testing", "demo"},
-    "gateway": _LIBRARY | {"gateway"},
-    "cli": _LIBRARY | {"gateway", "testing", "demo", "cli"},
+    "config": _LIBRARY,
+    "gateway": _LIBRARY | {"config", "gateway"},
+    "cli": _LIBRARY | {"config", "gateway", "testing", "demo", "cli"},
     # Loads its names at their first use; the type checker alone sees these imports.
     "": _LIBRARY,
 }
@@ -52,7 +53,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "aiohttp_socks": ("anychat.transport.aiohttp",),
     "browser_cookie3": ("anychat.cookies",),
     "click": ("anychat.cli",),
+    "granian": ("anychat.gateway.serve",),
     "h11": ("anychat.demo",),
+    "prometheus_client": ("anychat.gateway.metrics",),
     "prompt_toolkit": ("anychat.cli",),
     "rich": ("anychat.cli",),
     "selectolax": ("anychat.protocols",),

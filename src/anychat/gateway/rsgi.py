@@ -45,7 +45,7 @@ class _Headers(Mapping[str, str]):
 class _Request:
     """`Incoming` and `Reply` of one RSGI request."""
 
-    __slots__ = ("_proto", "_task", "_timer", "_watching", "client", "headers", "method", "path", "query")
+    __slots__ = ("_proto", "_stream", "_task", "_timer", "_watching", "client", "headers", "method", "path", "query")
 
     def __init__(self, scope: Any, proto: Any) -> None:
         self.method: str = scope.method
@@ -57,6 +57,7 @@ class _Request:
         self._watching: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._stream: _Stream | None = None
 
     async def body(self, limit: int) -> bytes:
         length = self.headers.get("content-length")
@@ -78,9 +79,9 @@ class _Request:
         self._proto.response_bytes(status, headers, body)
 
     async def stream(self, status: int, headers: Headers) -> "_Stream":
-        if self._watching is None:
-            self._watch()
-        return _Stream(self._proto.response_stream(status, headers))
+        self._watch()
+        self._stream = _Stream(self._proto.response_stream(status, headers))
+        return self._stream
 
     # The caller's going away
 
@@ -89,6 +90,8 @@ class _Request:
         self._timer = loop.call_later(_WATCH_AFTER, self._watch)
 
     def _watch(self) -> None:
+        if self._watching is not None:
+            return
         self._watching = asyncio.ensure_future(self._proto.client_disconnect())
         self._watching.add_done_callback(self._gone)
 
@@ -102,6 +105,8 @@ class _Request:
             self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
+        if self._stream is not None:
+            self._stream.end()
 
 
 class _Stream:
@@ -114,6 +119,10 @@ class _Stream:
 
     async def write(self, data: bytes) -> None:
         await self._transport.send_bytes(data)
+
+    def end(self) -> None:
+        # The body ends when nothing refers to the transport any more; a traceback may refer to this object.
+        self._transport = None
 
 
 class RsgiApp:

@@ -63,7 +63,7 @@ async def serving(
         await _listening(running, host, port)
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
     finally:
-        server.stop()
+        server.stop()  # type: ignore[no-untyped-call]  # granian has no annotation there
         with suppress(asyncio.CancelledError):
             await asyncio.wait({running}, timeout=5.0)
 

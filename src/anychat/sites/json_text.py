@@ -31,5 +31,5 @@ class Aichat(AsyncProvider):
     models: ClassVar[list[str]] = [default_model]
     cookie_domain = "chat-gpt.org"
     impersonate = "chrome131"
-    timeout = 120.0
+    timeout = 6.0
     headers: ClassVar[dict[str, str]] = {"accept-language": "en-US,en;q=0.9"}
