@@ -13,6 +13,7 @@ from tests.captures.written_gemini import GEMINI
 from tests.captures.written_json_text import JSON_TEXT
 from tests.captures.written_ollama import OLLAMA
 from tests.captures.written_openai import OPENAI
+from tests.captures.written_openai_responses import OPENAI_RESPONSES
 
 HERE = Path(__file__).parent
 
@@ -22,6 +23,7 @@ FAMILIES: dict[str, dict[str, tuple[str, list[Case]]]] = {
     "anthropic": ANTHROPIC,
     "gemini": GEMINI,
     "ollama": OLLAMA,
+    "openai-responses": OPENAI_RESPONSES,
     "chatgpt-web": CHATGPT_WEB,
 }
 

@@ -46,7 +46,7 @@ MOUNTS: Mapping[str, str] = {
     "/Aichat": "one JSON request, one JSON answer; the API stands at /api/text",
     "/ChatGpt": "chatgpt.com: proof of work, then a conversation as deltas or snapshots",
     "/aipkit": "AI Power 2.4 (aipkit): a question is handed in, then its answer is fetched",
-    "/v1": "OpenAI's chat completions",
+    "/v1": "OpenAI: chat completions, Responses, embeddings",
     "/anthropic": "Anthropic's Messages",
     "/gemini": "Google's Gemini, generateContent",
     "/ollama": "Ollama, /api/chat",

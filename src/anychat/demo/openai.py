@@ -1,4 +1,7 @@
-"""OpenAI's chat completions at `/v1`, streamed and not, as strict about arguments as the real ones."""
+"""OpenAI's API at `/v1`, as strict about arguments as the real one: here models and chat completions.
+
+The Responses API and embeddings stand in modules of their own.
+"""
 
 import json
 import secrets
@@ -6,14 +9,27 @@ import time
 from typing import Any, ClassVar
 
 from anychat.demo.answers import answer, last_question, tokens
-from anychat.demo.base import Headers, Kind, Piece, Reply, Step, Visit, World, json_reply, json_text, server_sent_event
+from anychat.demo.base import Kind, Piece, Reply, Step, Visit, World, json_reply, json_text, server_sent_event
 from anychat.demo.faults import Wanted, wish_in
+from anychat.demo.openai_api import (
+    EMBEDDING_MODELS,
+    MODELS,
+    Refused,
+    body_of,
+    check_model,
+    check_number,
+    error,
+    ids,
+    kind_of,
+    object_body,
+)
+from anychat.demo.openai_embeddings import embeddings
+from anychat.demo.openai_responses import Responses, last_input
 from anychat.demo.tools import example_arguments, tools_called
 from anychat.wire import Request
 
 __all__ = ["OpenAi"]
 
-MODELS = ("demo", "gpt-5", "gpt-5-mini", "gpt-4.1", "gpt-4o", "gpt-4o-mini", "gpt-4-turbo", "gpt-4", "gpt-3.5-turbo")
 _CONTEXT_TOKENS = 128_000
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 _KNOWN = frozenset(
@@ -56,15 +72,6 @@ _KNOWN = frozenset(
 )
 
 
-class _Refused(Exception):
-    """A request that the API refuses, with what it answers."""
-
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        kind = "invalid_request_error" if status < 500 else "server_error"
-        self.reply = _error(status, message, kind, param, code)
-
-
 class OpenAi:
     """The API. It wants a bearer, any, unless the demo was told otherwise."""
 
@@ -73,17 +80,18 @@ class OpenAi:
     def __init__(self, world: World, mount: str) -> None:
         self.mount = mount
         self._require_key = world.settings.require_key
+        self._responses = Responses()
 
     def step(self, method: str, path: str, request: Request) -> Step:
-        return "chat" if path == "/chat/completions" else "other"
+        return "chat" if path in ("/chat/completions", "/responses") else "other"
 
     def wish(self, visit: Visit) -> str:
-        body = _body(visit) if visit.mentions_faults else None
+        body = body_of(visit) if visit.mentions_faults else None
         if not isinstance(body, dict):
             return ""
         messages = body.get("messages")
         last = messages[-1] if isinstance(messages, list) and messages else None
-        question = _text(last.get("content")) if isinstance(last, dict) else ""
+        question = _text(last.get("content")) if isinstance(last, dict) else last_input(body.get("input"))
         return wish_in(last_question(question), str(body.get("model", "")))
 
     def respond(self, visit: Visit) -> Reply:
@@ -91,18 +99,22 @@ class OpenAi:
             self._authorize(visit)
             if visit.path == "/models" or visit.path.startswith("/models/"):
                 return _models(visit)
-            if visit.path != "/chat/completions":
-                raise _Refused(404, f"Invalid URL ({visit.request.method} {visit.mount}{visit.path})")
+            if visit.path not in ("/chat/completions", "/responses", "/embeddings"):
+                raise Refused(404, f"Invalid URL ({visit.request.method} {visit.mount}{visit.path})")
             if visit.request.method != "POST":
-                raise _Refused(405, "Only POST requests are accepted.", code="method_not_supported")
+                raise Refused(405, "Only POST requests are accepted.", code="method_not_supported")
+            if visit.path == "/responses":
+                return self._responses.answer(visit, object_body(visit))
+            if visit.path == "/embeddings":
+                return embeddings(object_body(visit))
             return _chat(visit, _checked(visit))
-        except _Refused as refused:
+        except Refused as refused:
             return refused.reply
 
     def _authorize(self, visit: Visit) -> None:
         kind, _, key = visit.header("authorization").partition(" ")
         if self._require_key and not (kind.lower() == "bearer" and key.strip()):
-            raise _Refused(
+            raise Refused(
                 401,
                 "You didn't provide an API key. You need to provide your API key in an Authorization header using "
                 "Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
@@ -110,7 +122,7 @@ class OpenAi:
 
     def failure(self, visit: Visit, status: int) -> Reply:
         message, kind, code = _FAILURES.get(status, _FAILURES[500])
-        return _error(status, message, kind, None, code)
+        return error(status, message, kind, None, code)
 
 
 _FAILURES: dict[int, tuple[str, str, str | None]] = {
@@ -118,21 +130,6 @@ _FAILURES: dict[int, tuple[str, str, str | None]] = {
     429: ("Rate limit reached for demo on requests per min (RPM): Limit 3, Used 3.", "requests", "rate_limit_exceeded"),
     500: ("The server had an error while processing your request. Sorry about that!", "server_error", None),
 }
-
-
-def _error(status: int, message: str, kind: str, param: str | None, code: str | None) -> Reply:
-    return json_reply(status, {"error": {"message": message, "type": kind, "param": param, "code": code}}, _ids())
-
-
-def _ids() -> Headers:
-    return [("x-request-id", f"req_{secrets.token_hex(16)}"), ("openai-version", "2020-10-01")]
-
-
-def _body(visit: Visit) -> Any:
-    try:
-        return json.loads(visit.request.body)
-    except ValueError:
-        return None
 
 
 def _text(content: Any) -> str:
@@ -145,39 +142,29 @@ def _text(content: Any) -> str:
 
 def _models(visit: Visit) -> Reply:
     if visit.request.method != "GET":
-        raise _Refused(405, "Only GET requests are accepted.", code="method_not_supported")
-    models = [{"id": name, "object": "model", "created": 1715367049, "owned_by": "demo"} for name in MODELS]
+        raise Refused(405, "Only GET requests are accepted.", code="method_not_supported")
+    names = [*MODELS, *EMBEDDING_MODELS]
+    models = [{"id": name, "object": "model", "created": 1715367049, "owned_by": "demo"} for name in names]
     if visit.path == "/models":
-        return json_reply(200, {"object": "list", "data": models}, _ids())
+        return json_reply(200, {"object": "list", "data": models}, ids())
     name = visit.path.removeprefix("/models/")
-    if name not in MODELS:
-        raise _Refused(404, f"The model '{name}' does not exist", param="model", code="model_not_found")
-    return json_reply(200, models[MODELS.index(name)], _ids())
+    if name not in names:
+        raise Refused(404, f"The model '{name}' does not exist", param="model", code="model_not_found")
+    return json_reply(200, models[names.index(name)], ids())
 
 
 def _checked(visit: Visit) -> dict[str, Any]:
     """The body, once it is right."""
-    body = _body(visit) if visit.content_type == "application/json" else None
-    if not isinstance(body, dict):
-        raise _Refused(
-            400,
-            "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
-            "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)",
-        )
+    body = object_body(visit)
     for name in body:
         if name not in _KNOWN:
-            raise _Refused(400, f"Unrecognized request argument supplied: {name}")
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise _Refused(400, "you must provide a model parameter")
-    if model not in MODELS and not model.startswith("fault:"):
-        text = f"The model `{model}` does not exist or you do not have access to it."
-        raise _Refused(404, text, code="model_not_found")
+            raise Refused(400, f"Unrecognized request argument supplied: {name}")
+    check_model(body.get("model"))
     for name, low, high in _RANGES:
-        _check_number(body, name, low, high)
+        check_number(body, name, low, high)
     if body.get("stream_options") is not None and body.get("stream") is not True:
         text = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
-        raise _Refused(400, text, param="stream_options")
+        raise Refused(400, text, param="stream_options")
     _check_messages(body)
     return body
 
@@ -193,56 +180,38 @@ _RANGES = (
 )
 
 
-def _check_number(body: dict[str, Any], name: str, low: int, high: int) -> None:
-    value = body.get(name)
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        text = f"Invalid type for '{name}': expected a number, but got {_kind(value)} instead."
-        raise _Refused(400, text, param=name, code="invalid_type")
-    if not low <= value <= high:
-        side, bound = ("minimum", low) if value < low else ("maximum", high)
-        text = f"Invalid '{name}': number {side} value exceeded. Expected a value within {bound}, but got {value}."
-        raise _Refused(400, text, param=name, code=f"decimal_{'below_min' if value < low else 'above_max'}_value")
-
-
-def _kind(value: Any) -> str:
-    kinds = {str: "a string", bool: "a boolean", dict: "an object", list: "an array"}
-    return kinds.get(type(value), "another type")
-
-
 def _check_messages(body: dict[str, Any]) -> None:
     messages = body.get("messages")
     if messages is None:
         text = "Missing required parameter: 'messages'."
-        raise _Refused(400, text, param="messages", code="missing_required_parameter")
+        raise Refused(400, text, param="messages", code="missing_required_parameter")
     if not isinstance(messages, list):
-        text = f"Invalid type for 'messages': expected an array of objects, but got {_kind(messages)} instead."
-        raise _Refused(400, text, param="messages", code="invalid_type")
+        text = f"Invalid type for 'messages': expected an array of objects, but got {kind_of(messages)} instead."
+        raise Refused(400, text, param="messages", code="invalid_type")
     if not messages:
         text = (
             "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead."
         )
-        raise _Refused(400, text, param="messages", code="empty_array")
+        raise Refused(400, text, param="messages", code="empty_array")
     for at, message in enumerate(messages):
         if not isinstance(message, dict):
-            text = f"Invalid type for 'messages[{at}]': expected an object, but got {_kind(message)} instead."
-            raise _Refused(400, text, param=f"messages[{at}]", code="invalid_type")
+            text = f"Invalid type for 'messages[{at}]': expected an object, but got {kind_of(message)} instead."
+            raise Refused(400, text, param=f"messages[{at}]", code="invalid_type")
         role = message.get("role")
         if role not in _ROLES:
             text = f"Invalid value: '{role}'. Supported values are: {', '.join(repr(name) for name in _ROLES)}."
-            raise _Refused(400, text, param=f"messages[{at}].role", code="invalid_value")
+            raise Refused(400, text, param=f"messages[{at}].role", code="invalid_value")
         content = message.get("content")
         if not isinstance(content, str | list) and not (role == "assistant" and message.get("tool_calls")):
             text = f"Invalid value for 'content': expected a string, got {json.dumps(content)}."
-            raise _Refused(400, text, param=f"messages[{at}].content")
+            raise Refused(400, text, param=f"messages[{at}].content")
     size = sum(len(_text(message.get("content"))) for message in messages) // 4
     if size > _CONTEXT_TOKENS:
         text = (
             f"This model's maximum context length is {_CONTEXT_TOKENS} tokens. However, your messages resulted in "
             f"{size} tokens. Please reduce the length of the messages."
         )
-        raise _Refused(400, text, param="messages", code="context_length_exceeded")
+        raise Refused(400, text, param="messages", code="context_length_exceeded")
 
 
 def _chat(visit: Visit, body: dict[str, Any]) -> Reply:
@@ -250,12 +219,12 @@ def _chat(visit: Visit, body: dict[str, Any]) -> Reply:
     question = _text(messages[-1].get("content"))
     if "guest-limit" in wanted:
         text = "You exceeded your current quota, please check your plan and billing details."
-        return _error(429, text, "insufficient_quota", None, "insufficient_quota")
+        return error(429, text, "insufficient_quota", None, "insufficient_quota")
     if "banned" in wanted or "forbiddenword" in question:
         text = "Your request was rejected as a result of our safety system."
-        return _error(400, text, "invalid_request_error", None, "content_policy_violation")
+        return error(400, text, "invalid_request_error", None, "content_policy_violation")
     if "upstream-error" in wanted:
-        return _error(503, "The engine is currently overloaded, please try again later.", "server_error", None, None)
+        return error(503, "The engine is currently overloaded, please try again later.", "server_error", None, None)
     calls = _tool_calls(body, question)
     texts = [] if calls else tokens(answer("demo", question, len(messages)), wanted)
     limit = int(body.get("max_completion_tokens") or body.get("max_tokens") or len(texts))
@@ -270,15 +239,15 @@ def _chat(visit: Visit, body: dict[str, Any]) -> Reply:
         pieces = _stream(head, choices, texts, calls, reason, wanted)
         if (body.get("stream_options") or {}).get("include_usage"):
             pieces.insert(-1, _event({**head, "object": _CHUNK, "choices": [], "usage": usage}, "end"))
-        headers = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache"), *_ids()]
+        headers = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache"), *ids()]
         return Reply(200, headers, pieces, stream=True)
     if "upstream-cut" in wanted or "upstream-event" in wanted:
-        return _error(*_CUT)
+        return error(*_CUT)
     message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if not calls else None, "refusal": None}
     if calls:
         message["tool_calls"] = calls
     made = [{"index": at, "message": message, "logprobs": None, "finish_reason": reason} for at in range(choices)]
-    return json_reply(200, {**head, "object": "chat.completion", "choices": made, "usage": usage}, _ids())
+    return json_reply(200, {**head, "object": "chat.completion", "choices": made, "usage": usage}, ids())
 
 
 _CHUNK = "chat.completion.chunk"

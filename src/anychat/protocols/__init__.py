@@ -20,6 +20,7 @@ PROTOCOLS: dict[str, str] = {
     "anthropic": "anychat.protocols.anthropic:Anthropic",
     "gemini": "anychat.protocols.gemini:Gemini",
     "ollama": "anychat.protocols.ollama:Ollama",
+    "openai-responses": "anychat.protocols.openai_responses:OpenAIResponses",
 }
 """Name in the configuration -> module and class."""
 

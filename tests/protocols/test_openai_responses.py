@@ -1,0 +1,377 @@
+"""The Responses API: what is asked, how every answer is read, and the demo's own against the real client."""
+
+import json
+from typing import Any
+
+import openai
+import pytest
+
+from anychat.chat import ChatRequest, Delta, Done, Event, Notice, Reasoning, ToolCallDelta, Usage
+from anychat.demo import Demo
+from anychat.errors import (
+    AuthError,
+    BadRequest,
+    ConfigError,
+    ContextTooLong,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+    Refused,
+    RemoteProtocolError,
+    TruncatedAnswer,
+    UnsupportedFeature,
+)
+from anychat.protocols import create
+from anychat.protocols.base import Site
+from anychat.protocols.openai_responses import OpenAIResponses
+from tests.captures.writing import TEXT
+from tests.protocols.asking import events_of
+from tests.protocols.driving import Outcome, ask, by_bytes, join, load, read, turn
+
+PROTOCOL = OpenAIResponses()
+USAGE = Usage(9, 12, 21, cached_tokens=4, reasoning_tokens=7)
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Tells it.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        "strict": True,
+    },
+}
+NOW = {"type": "function", "function": {"name": "now"}}
+
+
+def site(url: str = "https://api.test/v1", protocol: OpenAIResponses = PROTOCOL, **options: Any) -> Site:
+    return Site(name="Api", url=url, protocol=protocol, **options)
+
+
+def sent(asked: ChatRequest, at: Site | None = None) -> Any:
+    at = at or site()
+    return json.loads(ask(at.protocol, at, asked).request.body)
+
+
+# The request
+
+
+def test_request():
+    options = {"temperature": 0.3, "top_p": 0.9, "max_tokens": 50, "user": "u", "metadata": {"a": "b"}}
+    request = ask(PROTOCOL, site(api_key="k"), turn("hi", model="m", **options)).request
+    assert (request.method, request.url) == ("POST", "https://api.test/v1/responses")
+    assert request.headers == {
+        "accept": "text/event-stream",
+        "authorization": "Bearer k",
+        "content-type": "application/json",
+    }
+    assert json.loads(request.body) == {
+        "model": "m",
+        "input": [{"role": "user", "content": "hi"}],
+        "stream": True,
+        "store": False,
+        "temperature": 0.3,
+        "top_p": 0.9,
+        "max_output_tokens": 50,
+        "user": "u",
+        "metadata": {"a": "b"},
+    }
+
+
+def test_site_options():
+    at = site("https://x.test/v1/?a=1", OpenAIResponses(path="/r", store=True, summary="auto"))
+    request = ask(at.protocol, at, turn(reasoning_effort="low")).request
+    assert request.url == "https://x.test/v1/r?a=1"
+    assert json.loads(request.body)["reasoning"] == {"effort": "low", "summary": "auto"}
+    assert sent(turn(), at)["store"] is True
+    assert sent(turn(store=True))["store"] is True
+    assert ask(PROTOCOL, site(api_endpoint="/x"), turn()).request.url == "https://api.test/x"
+    with pytest.raises(ConfigError, match="path"):
+        create("openai-responses", {"path": "r"})
+
+
+def test_messages_become_items():
+    messages = [
+        {"role": "developer", "content": "be brief"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "what is it?"},
+                {"type": "image_url", "image_url": {"url": "https://x.test/a.png", "detail": "low"}},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+            ],
+        },
+        {
+            "role": "assistant",
+            "content": "I look.",
+            "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}},
+                {"id": "c2", "type": "function", "function": {"name": "now", "arguments": ""}},
+            ],
+        },
+        {"role": "tool", "content": "a cat", "tool_call_id": "c1"},
+        {"role": "tool", "content": [{"type": "text", "text": "noon"}], "tool_call_id": "c2"},
+    ]
+    assert sent(turn(messages))["input"] == [
+        {"role": "developer", "content": "be brief"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "what is it?"},
+                {"type": "input_image", "image_url": "https://x.test/a.png", "detail": "low"},
+                {"type": "input_image", "image_url": "data:image/png;base64,AA==", "detail": "auto"},
+            ],
+        },
+        {"role": "assistant", "content": "I look."},
+        {"type": "function_call", "call_id": "c1", "name": "look", "arguments": '{"a":1}'},
+        {"type": "function_call", "call_id": "c2", "name": "now", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": "a cat"},
+        {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "noon"}]},
+    ]
+
+
+def test_tools_and_formats():
+    schema = {"type": "object", "properties": {}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True, "description": "d"}}
+    fields = sent(turn(tools=[TOOL, NOW], response_format=form, verbosity="low", parallel_tool_calls=False))
+    assert fields["tools"] == [
+        {"type": "function", **TOOL["function"]},
+        {"type": "function", "name": "now", "parameters": schema, "strict": False},
+    ]
+    made = {"type": "json_schema", "name": "x", "schema": schema, "description": "d", "strict": True}
+    assert fields["text"] == {"verbosity": "low", "format": made}
+    assert fields["parallel_tool_calls"] is False
+    assert sent(turn(response_format={"type": "json_object"}))["text"] == {"format": {"type": "json_object"}}
+
+
+ALLOWED = {"mode": "auto", "tools": [NOW]}
+
+
+@pytest.mark.parametrize(
+    ("choice", "made"),
+    [
+        ("required", "required"),
+        ("none", "none"),
+        ({"type": "function", "function": {"name": "now"}}, {"type": "function", "name": "now"}),
+        (
+            {"type": "allowed_tools", "allowed_tools": ALLOWED},
+            {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "now"}]},
+        ),
+    ],
+)
+def test_tool_choice(choice, made):
+    assert sent(turn(tools=[NOW], tool_choice=choice))["tool_choice"] == made
+
+
+def test_what_cannot_be_sent():
+    with pytest.raises(UnsupportedFeature):
+        sent(turn(tools=[{"type": "custom"}]))
+    with pytest.raises(UnsupportedFeature):
+        sent(turn([{"role": "function", "content": "x", "name": "f"}]))
+    with pytest.raises(ConfigError, match="tool_call_id"):
+        sent(turn([{"role": "tool", "content": "x"}]))
+    assert not {"stop", "seed", "n"} & PROTOCOL.features
+
+
+# The answer
+
+
+def outcome(case: str) -> Outcome:
+    (recorded,) = load("openai-responses", case)
+    decoder = PROTOCOL.reader(recorded.request)
+    assert decoder is not None
+    whole = read(decoder(recorded.head), [recorded.body])
+    assert whole.said == read(decoder(recorded.head), by_bytes(recorded.body)).said
+    return whole
+
+
+REFUSAL = [
+    Notice("refusal", "the model refuses to answer; its text says why"),
+    Delta("I can't help with that."),
+    USAGE,
+    Done(),
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "events"),
+    [
+        ("stream", [Delta(TEXT), USAGE, Done()]),
+        ("stream-reasoning", [Reasoning("Let me think."), Reasoning("\n\nAgain."), Delta("Yes."), USAGE, Done()]),
+        (
+            "stream-tools",
+            [
+                Delta("I look."),
+                ToolCallDelta(0, "call_a", "weather"),
+                ToolCallDelta(0, arguments='{"city":'),
+                ToolCallDelta(0, arguments=' "Минск"}'),
+                ToolCallDelta(1, "call_b", "now"),
+                ToolCallDelta(1, arguments="{}"),
+                USAGE,
+                Done("tool_calls"),
+            ],
+        ),
+        ("stream-refusal", REFUSAL),
+        ("stream-length", [Delta("Once"), USAGE, Done("length")]),
+        ("stream-filter", [Delta("Once"), USAGE, Done("content_filter")]),
+        (
+            "stream-new",
+            [
+                Delta("ok"),
+                Notice("finish_reason", "the service gave an unknown reason for the end: tired"),
+                USAGE,
+                Done(),
+            ],
+        ),
+        ("stream-surrogates", [Delta("a🚀b\ufffd"), USAGE, Done()]),
+        ("stream-asked-json-came", [Delta(TEXT), USAGE, Done()]),
+        ("json", [Delta(TEXT), USAGE, Done()]),
+        (
+            "json-tools",
+            [
+                Reasoning("Hm."),
+                ToolCallDelta(0, "call_a", "weather"),
+                ToolCallDelta(0, arguments='{"city": "Минск"}'),
+                ToolCallDelta(1, "call_b", "now"),
+                ToolCallDelta(1, arguments="{}"),
+                USAGE,
+                Done("tool_calls"),
+            ],
+        ),
+        ("json-refusal", REFUSAL),
+    ],
+)
+def test_answers(case: str, events: list[Event]):
+    got = outcome(case)
+    assert got.error is None
+    assert join(got.events) == events
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "code", "said"),
+    [
+        ("error-failed", ProviderUnavailable, "server_error", "failed"),
+        ("error-event", RateLimited, "rate_limit_exceeded", "Rate limit"),
+        ("error-event-nested", Refused, "invalid_prompt", "No."),
+        ("error-empty", ProviderUnavailable, "empty", "empty"),
+        ("error-cancelled", ProviderUnavailable, None, "cancelled"),
+        ("error-400", BadRequest, "unknown_parameter", "Unknown"),
+        ("error-400-context", ContextTooLong, "context_length_exceeded", "context"),
+        ("error-401", AuthError, "invalid_api_key", "key"),
+        ("error-429", RateLimited, "rate_limit_exceeded", "Rate"),
+        ("error-500", ProviderUnavailable, "server_error", "error"),
+        ("error-502-page", ProviderUnavailable, None, "502"),
+        ("error-200-page", RemoteProtocolError, "html", "Welcome"),
+        ("error-200-other", RemoteProtocolError, None, "response"),
+    ],
+)
+def test_errors(case: str, kind: type[ProviderError], code: str | None, said: str):
+    failure = outcome(case).failure
+    assert (type(failure), failure.code) == (kind, code)
+    assert said in str(failure)
+    assert failure.retry_after == (17 if case == "error-429" else None)
+    assert failure.partial == {"error-failed": "partial", "error-event": "par"}.get(case, "")
+
+
+def test_a_stream_without_its_end_mark_is_truncated():
+    (recorded,) = load("openai-responses", "stream")
+    decoder = PROTOCOL.reader(recorded.request)
+    assert decoder is not None
+    cut = recorded.body[: recorded.body.index(b"event: response.completed")]
+    for end in (b"", b"data: [DONE]\n\n"):
+        got = read(decoder(recorded.head), [cut + end])
+        assert type(got.error) is TruncatedAnswer
+        assert got.error.partial == TEXT
+
+
+# The demo
+
+
+def at(demo: Demo, **options: Any) -> Site:
+    return site(f"{demo.url}/v1", **({"api_key": "any", "default_model": "demo"} | options))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_demo_answers(stream: bool):
+    async with Demo(delay=0) as demo:
+        messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "Привет?"}]
+        events = await events_of(at(demo), turn(messages, stream=stream))
+        assert isinstance(events[0], Delta)
+        assert "hist=2" in events[0].text
+        assert events[-1] == Done()
+        events = await events_of(at(demo), turn("use tools please", stream=stream, tools=[TOOL, NOW]))
+        names = [event.name for event in events if isinstance(event, ToolCallDelta) and event.name]
+        assert names == ["weather", "now"]
+        assert events[-1] == Done("tool_calls")
+        assert (await events_of(at(demo), turn("hi", stream=stream, max_tokens=16)))[-1] == Done("length")
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ("429-retry-after=3", RateLimited),
+        ("401", AuthError),
+        ("500", ProviderUnavailable),
+        ("upstream-error", ProviderUnavailable),
+        ("upstream-event", ProviderUnavailable),
+        ("upstream-cut", TruncatedAnswer),
+        ("missing-end", TruncatedAnswer),
+        ("banned", Refused),
+        ("empty", ProviderUnavailable),
+    ],
+)
+async def test_faults_of_the_demo(fault: str, kind: type[Exception]):
+    async with Demo(delay=0, faults={"/v1": fault}) as demo:
+        with pytest.raises(kind) as caught:
+            await events_of(at(demo), turn("hi"))
+        assert type(caught.value) is kind
+
+
+async def test_the_demo_refuses_what_the_api_refuses():
+    async with Demo(delay=0) as demo:
+        with pytest.raises(AuthError):
+            await events_of(at(demo, api_key=""), turn("hi"))
+        with pytest.raises(BadRequest, match="max_output_tokens"):
+            await events_of(at(demo), turn("hi", max_tokens=3))
+        with pytest.raises(BadRequest, match="`other` does not exist"):
+            await events_of(at(demo), turn("hi", model="other"))
+        call = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
+        turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [call]}]
+        with pytest.raises(BadRequest, match="No tool output found for function call c"):
+            await events_of(at(demo), turn([*turns, {"role": "user", "content": "?"}]))
+
+
+async def test_the_demo_serves_the_openai_package():
+    async with Demo(delay=0) as demo, openai.AsyncOpenAI(base_url=f"{demo.url}/v1", api_key="k") as client:
+        whole = await client.responses.create(model="demo", input="hi")
+        async with client.responses.stream(model="demo", input="hi") as stream:
+            text = "".join([event.delta async for event in stream if event.type == "response.output_text.delta"])
+            final = await stream.get_final_response()
+        assert whole.output_text == text == final.output_text
+        after = await client.responses.create(model="demo", input="and?", previous_response_id=whole.id)
+        assert "hist=3" in after.output_text
+        with pytest.raises(openai.BadRequestError, match="not found"):
+            await client.responses.create(model="demo", input="and?", previous_response_id="resp_0")
+        with pytest.raises(openai.BadRequestError, match="Unknown parameter"):
+            await client.responses.create(model="demo", input="hi", extra_body={"x": 1})
+
+
+async def test_the_demo_makes_vectors():
+    async with Demo(delay=0) as demo, openai.AsyncOpenAI(base_url=f"{demo.url}/v1", api_key="k") as client:
+        texts = ["the cat sat", "the cat stood", "ein anderer Satz"]
+        got = await client.embeddings.create(model="text-embedding-3-small", input=texts)
+        one, two, three = (item.embedding for item in got.data)
+
+        def alike(a: list[float], b: list[float]) -> float:
+            return sum(x * y for x, y in zip(a, b, strict=True))
+
+        assert len(one) == 1536
+        assert alike(one, one) == pytest.approx(1, abs=1e-3)
+        assert alike(one, two) > alike(one, three) + 0.3
+        again = await client.embeddings.create(model="text-embedding-3-small", input=texts[0], encoding_format="float")
+        assert again.data[0].embedding == pytest.approx(one, abs=1e-6)
+        assert got.usage.prompt_tokens == 9
+        short = await client.embeddings.create(model="demo", input=[[1, 2], [3]], dimensions=8)
+        assert [len(item.embedding) for item in short.data] == [8, 8]
+        for wrong in ({"input": ""}, {"input": "x", "dimensions": 9999}, {"model": "gpt-4o"}):
+            asked: Any = {"model": "demo", "input": "x"} | wrong
+            with pytest.raises((openai.BadRequestError, openai.NotFoundError)):
+                await client.embeddings.create(**asked)
