@@ -114,9 +114,10 @@ class ToolCalls:
         yield ToolCallDelta(number, id, clean(name))
 
     def add(self, key: Any, text: Any) -> Iterator[Event]:
-        """A piece of a call's arguments. Raises `RemoteProtocolError` for a call that never started."""
-        if key not in self._numbers:
-            raise RemoteProtocolError("arguments of a tool call that never started")
+        """A piece of a call's arguments. Raises `RemoteProtocolError` for a call that never started or has ended."""
+        if key not in self._joiners:
+            what = "had ended" if key in self._numbers else "never started"
+            raise RemoteProtocolError(f"arguments of a tool call that {what}")
         if isinstance(text, str) and (text := self._joiners[key].feed(text)):
             self._count(text)
             self._spoken.add(key)
