@@ -33,9 +33,9 @@ ALLOWED: dict[str, set[str]] = {
     "client": _LIBRARY,
     "testing": _PURE | {"protocols", "cookies", "transport", "registry", "testing"},
     "demo": _PURE | {"testing", "demo"},
-    "config": _LIBRARY,
-    "gateway": _LIBRARY | {"config", "gateway"},
-    "cli": _LIBRARY | {"config", "gateway", "testing", "demo", "cli"},
+    "configuration": _LIBRARY | {"configuration"},
+    "gateway": _LIBRARY | {"configuration", "gateway"},
+    "cli": _LIBRARY | {"configuration", "gateway", "testing", "demo", "cli"},
     # Loads its names at their first use; the type checker alone sees these imports.
     "": _LIBRARY,
 }

@@ -1,0 +1,23 @@
+"""`anychat.toml`: frozen settings, every mistake by file, line and key, and reading it again while it is in use."""
+
+from anychat.configuration.live import LiveSettings
+from anychat.configuration.problems import InvalidSettings, Problem
+from anychat.configuration.settings import Settings, find_config
+from anychat.configuration.sites import provider_site
+from anychat.configuration.tables import Cors, GatewayTable, LimitsTable, LogTable, ProviderTable, Route, TimeoutsTable
+
+__all__ = [
+    "Cors",
+    "GatewayTable",
+    "InvalidSettings",
+    "LimitsTable",
+    "LiveSettings",
+    "LogTable",
+    "Problem",
+    "ProviderTable",
+    "Route",
+    "Settings",
+    "TimeoutsTable",
+    "find_config",
+    "provider_site",
+]

@@ -1,0 +1,215 @@
+"""Checks of `[providers.NAME]` and `[routes.NAME]` that look at more than one key."""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import structs
+
+from anychat.configuration.checking import BAD, Checker, fields_of
+from anychat.configuration.problems import KeyPath, unknown
+from anychat.configuration.tables import ProviderTable, Route
+from anychat.cookies import load_cookies
+from anychat.errors import AnychatError, ConfigError
+from anychat.protocols import PROTOCOLS, create, load
+from anychat.providers import AbstractProvider, checked_url
+from anychat.registry import get_provider, provider_names
+from anychat.transport import TransportOptions
+from anychat.transport import create as create_transport
+from anychat.transport.addresses import check_headers, proxy_parts
+
+__all__ = ["check_provider", "check_route"]
+
+_KINDS = ("protocol", "type")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]|^\s|\s$")
+
+
+def check_provider(
+    checker: Checker, name: str, row: dict[str, Any], environ: Mapping[str, str]
+) -> ProviderTable | None:
+    """The provider of a table, with what its name or its service stands for; None when anything is wrong."""
+    return _ProviderCheck(checker, name, row, environ).run()
+
+
+class _ProviderCheck:
+    """The check of one provider."""
+
+    def __init__(self, checker: Checker, name: str, row: dict[str, Any], environ: Mapping[str, str]) -> None:
+        self._checker = checker
+        self._document = checker.document
+        self._path: KeyPath = ("providers", name)
+        self._name = name
+        self._row = row
+        self._environ = environ
+        self._found: dict[str, Any] = {"name": name}
+        self._provider: type[AbstractProvider] | None = None
+
+    def run(self) -> ProviderTable | None:
+        before = len(self._document.problems)
+        if not self._name or "/" in self._name:
+            self._problem((), "a provider's name is a text without /, for callers write NAME/MODEL")
+        types = fields_of(ProviderTable)
+        self._found |= self._checker.entries(self._path, {k: v for k, v in self._row.items() if k in types}, types)
+        protocol = self._kind()
+        options = {key: value for key, value in self._row.items() if key not in types}
+        if protocol is not None:
+            self._options(protocol, options, list(types))
+        self._address()
+        self._access()
+        self._found["hidden"] = frozenset(
+            str(path[2])
+            for path, origin in self._document.origins.items()
+            if path[:2] == self._path and len(path) > 2 and origin.secret
+        )
+        return ProviderTable(**self._found) if len(self._document.problems) == before else None
+
+    def _problem(self, below: KeyPath, text: str) -> None:
+        self._document.problem((*self._path, *below), text)
+
+    def _good(self, key: str) -> Any:
+        """The value of a key that is there and right, else None."""
+        value = self._found.get(key)
+        return None if value is BAD else value
+
+    # What speaks
+
+    def _kind(self) -> str | None:
+        """The name of the protocol, from the key that says it or from the provider's name; None when it is wrong."""
+        said = [key for key in self._row if key in _KINDS]
+        for key in said[1:]:
+            self._problem((key,), f"{said[0]} stands there already; only one of {', '.join(_KINDS)} says what speaks")
+        if not said:
+            return self._by_name()
+        value = self._good(said[0])
+        if value is None:
+            return None
+        return {"protocol": self._protocol, "type": self._type}[said[0]](value)
+
+    def _by_name(self) -> str | None:
+        if self._name in provider_names():
+            return self._type(self._name)
+        what = unknown(f'"{self._name}" is no provider class', self._name, provider_names())
+        self._problem((), f"{what}. Else it needs protocol = one of {', '.join(PROTOCOLS)}, and url")
+        return None
+
+    def _protocol(self, protocol: str) -> str | None:
+        if "url" not in self._row:
+            self._problem(("url",), "is missing: the address at which the protocol is spoken")
+        if protocol in PROTOCOLS:
+            return protocol
+        self._problem(("protocol",), unknown(f'there is no protocol "{protocol}"', protocol, list(PROTOCOLS)))
+        return None
+
+    def _type(self, name: str) -> str | None:
+        if name not in provider_names():
+            self._problem(("type",), unknown(f'there is no provider class "{name}"', name, provider_names()))
+            return None
+        try:
+            self._provider = get_provider(name)
+        except ConfigError as error:
+            self._problem(("type",) if "type" in self._row else (), str(error))
+            return None
+        self._found["type"] = name
+        self._found.setdefault("default_model", self._provider.default_model)
+        return self._provider.protocol.name
+
+    # Its options
+
+    def _options(self, protocol: str, options: dict[str, Any], known: list[str]) -> None:
+        kind: Any = load(protocol)  # a struct, which the type of all protocols does not say
+        fields = {field.name: field.type for field in structs.fields(kind)}
+        good: dict[str, Any] = {}
+        for key, value in options.items():
+            if key in fields:
+                good[key] = self._checker.value((*self._path, key), value, fields[key])
+            else:
+                self._problem((key,), unknown(f"unknown key (the protocol is {protocol})", key, [*known, *fields]))
+        if BAD in good.values():
+            return
+        self._found["options"] = good = msgspec.to_builtins(good)
+        try:
+            create(protocol, self._inherited() | good)
+        except ConfigError as error:
+            self._blame(str(error), good)
+
+    def _inherited(self) -> dict[str, Any]:
+        """The options that the provider's class has."""
+        return {} if self._provider is None else msgspec.to_builtins(self._provider.protocol)
+
+    def _blame(self, said: str, options: dict[str, Any]) -> None:
+        """Report what the protocol says of its options together, at the one that it names."""
+        said = re.sub(r"^protocol [a-z-]+: ", "", said)
+        named = [key for key in options if re.search(rf"(?<![\w.]){re.escape(key)}\b", said)]
+        self._problem((named[0],) if named else (), re.sub(r" - at `\$[^`]*`$", "", said))
+
+    # How to get there
+
+    def _address(self) -> None:
+        url = self._good("url")
+        if url is not None and "url" in self._row:
+            self._try("url", lambda: self._found.update(url=checked_url(url)))
+        elif self._provider is not None and "url" not in self._row:
+            self._found["url"] = self._provider.site().url
+
+    def _access(self) -> None:
+        for key, check in _CHECKS.items():
+            value = self._good(key)
+            if value and key in self._row:
+                self._try(key, partial(check, value))
+        file = self._good("cookies")
+        if isinstance(file, str) and file and self._good("url"):
+            self._try("cookies", lambda: self._cookies_of(file))
+
+    def _cookies_of(self, file: str) -> None:
+        domain = (self._provider.cookie_domain if self._provider else "") or urlsplit(self._found["url"]).hostname or ""
+        if not load_cookies(file, domain):
+            raise ConfigError(f"no cookie in {file} is for {domain}")
+
+    def _try(self, key: str, check: Callable[[], object]) -> None:
+        try:
+            check()
+        except AnychatError as error:
+            self._problem((key,), str(error).removeprefix(f"{key}: "))
+
+
+def _check_key(key: str) -> None:
+    if _CONTROL.search(key):
+        raise ConfigError("a space at an end, a line break or another control character is in it")
+
+
+def _check_profile(profile: str) -> None:
+    create_transport(TransportOptions(impersonate=profile))
+
+
+_CHECKS: dict[str, Callable[[Any], object]] = {
+    "api_key": _check_key,
+    "headers": check_headers,
+    "proxy": proxy_parts,
+    "impersonate": _check_profile,
+}
+"""Key -> what raises an error that says what is wrong with its value."""
+
+
+def check_route(
+    checker: Checker, name: str, row: dict[str, Any], providers: Mapping[str, ProviderTable | None]
+) -> Route | None:
+    """The route of a table; None when anything is wrong. Its targets must lead to providers that are there."""
+    path: KeyPath = ("routes", name)
+    if not name:
+        checker.document.problem(path, 'a route has the name of a model; "*" is for all others')
+    route = checker.table(path, row, Route)
+    targets = row.get("targets")
+    for at, target in enumerate(targets if isinstance(targets, list) else ()):
+        provider = target.partition("/")[0] if isinstance(target, str) else None
+        if provider is None or provider in providers or (*path, "targets", at) in checker.document.broken:
+            continue
+        place = (*path, "targets", at)
+        if provider in provider_names():
+            checker.document.problem(place, f"no provider {provider} is configured; add [providers.{provider}]")
+        else:
+            what = f'"{target}" leads to no provider (write PROVIDER/MODEL)'
+            checker.document.problem(place, unknown(what, provider, list(providers)))
+    return route

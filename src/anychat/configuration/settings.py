@@ -1,0 +1,143 @@
+"""The settings in force: `anychat.toml`, with the environment and the arguments of the command on top."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from msgspec import Struct, field
+
+from anychat.configuration.checking import Checker, fields_of
+from anychat.configuration.problems import InvalidSettings, KeyPath, Problem, dotted, unknown
+from anychat.configuration.providers import check_provider, check_route
+from anychat.configuration.reading import Document, Origin, read_document
+from anychat.configuration.tables import GatewayTable, ProviderTable, Route
+
+__all__ = ["ENVIRONMENT_PREFIX", "Settings", "environment_names", "find_config"]
+
+ENVIRONMENT_PREFIX = "ANYCHAT_GATEWAY__"
+"""Two underscores part the keys: `ANYCHAT_GATEWAY__LIMITS__DEPTH`. Kubernetes makes up names with single ones."""
+_NAME = "anychat.toml"
+_TABLES = ("gateway", "providers", "routes")
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What a configuration says, checked. Nothing of it changes; a reload makes another one."""
+
+    gateway: GatewayTable = GatewayTable()
+    providers: dict[str, ProviderTable] = field(default_factory=dict)
+    routes: dict[str, Route] = field(default_factory=dict)
+    file: Path | None = None
+    """None when there is no file and the defaults hold."""
+    origins: dict[KeyPath, Origin] = field(default_factory=dict)
+    """Key -> where its value came from; a default's is not here."""
+
+    def __repr__(self) -> str:
+        """Without origins; the tables hide their secrets."""
+        return (
+            f"Settings(file={self.file!r}, gateway={self.gateway!r}, "
+            f"providers={list(self.providers.values())!r}, routes={self.routes!r})"
+        )
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """The settings of a file, by default the one that `find_config` finds; without one the defaults.
+
+        Over the file stand `ANYCHAT_GATEWAY__...` of the environment, over those `overrides` (dotted
+        key -> value; None is left out). Raises `InvalidSettings` with all mistakes.
+        """
+        environ = os.environ if environ is None else environ
+        file = find_config(path, environ)
+        document = Document("", {}, {}) if file is None else read_document(file)
+        document.expand_all(environ)
+        _lay_environment(document, environ)
+        for key, value in (overrides or {}).items():
+            if value is not None:
+                document.lay_above(tuple(key.split(".")), value, f"argument {key}")
+        return cls(**_checked(document, environ), file=file, origins=_origins(document))
+
+
+def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Path | None:
+    """The configuration to use: `path`, `ANYCHAT_CONFIG`, `./anychat.toml`, that of the user's config folder.
+
+    None when there is none. Raises `InvalidSettings` when one is named that does not exist.
+    """
+    environ = os.environ if environ is None else environ
+    named = os.fspath(path) if path else environ.get("ANYCHAT_CONFIG")
+    if named:
+        file = Path(named).expanduser()
+        if not file.exists():
+            why = "there is no such file" + ("" if path else " (named by ANYCHAT_CONFIG)")
+            raise InvalidSettings([Problem(named, None, "", f"{why}; `anychat init` writes one")])
+        return file
+    base = environ.get("XDG_CONFIG_HOME")
+    home = environ.get("HOME")
+    folders = [Path()]
+    if base or home:
+        folders.append((Path(base) if base else Path(home or "") / ".config") / "anychat")
+    return next((folder / _NAME for folder in folders if (folder / _NAME).is_file()), None)
+
+
+def environment_names() -> dict[str, KeyPath]:
+    """Environment variable -> the key of `[gateway]` that it sets."""
+    return {ENVIRONMENT_PREFIX + "__".join(path).upper(): ("gateway", *path) for path in _keys(GatewayTable)}
+
+
+def _keys(kind: type[Struct]) -> list[tuple[str, ...]]:
+    keys: list[tuple[str, ...]] = []
+    for name, below in fields_of(kind).items():
+        if isinstance(below, type) and issubclass(below, Struct):
+            keys += [(name, *rest) for rest in _keys(below)]
+        else:
+            keys.append((name,))
+    return keys
+
+
+def _lay_environment(document: Document, environ: Mapping[str, str]) -> None:
+    names = environment_names()
+    for name in sorted(environ):
+        if name in names:
+            document.lay_above(names[name], environ[name], name)
+        elif name.startswith(ENVIRONMENT_PREFIX):
+            document.problems.append(Problem(name, None, "", unknown("no such setting", name, list(names))))
+
+
+def _checked(document: Document, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The tables. Raises `InvalidSettings`."""
+    checker = Checker(document)
+    tree = document.tree
+    for key in tree:
+        if key not in _TABLES:
+            document.problem((key,), unknown("unknown table", key, _TABLES))
+    gateway = checker.table(("gateway",), tree.get("gateway", {}), GatewayTable)
+    named = {key: _named_tables(document, key) for key in ("providers", "routes")}
+    providers = {name: check_provider(checker, name, row, environ) for name, row in named["providers"].items()}
+    routes = {name: check_route(checker, name, row, providers) for name, row in named["routes"].items()}
+    if document.problems:
+        raise InvalidSettings(sorted(document.problems, key=_place))
+    return {"gateway": gateway, "providers": providers, "routes": routes}
+
+
+def _place(problem: Problem) -> tuple[bool, int]:
+    return (problem.line is None, problem.line or 0)
+
+
+def _named_tables(document: Document, key: str) -> dict[str, dict[str, Any]]:
+    tables = document.tree.get(key, {})
+    if not isinstance(tables, dict):
+        document.problem((key,), f"a table of tables: write [{key}.NAME]")
+        return {}
+    for name, row in tables.items():
+        if not isinstance(row, dict):
+            document.problem((key, name), f"a table: write [{dotted((key, name))}]")
+    return {name: row for name, row in tables.items() if isinstance(row, dict)}
+
+
+def _origins(document: Document) -> dict[KeyPath, Origin]:
+    lines = {path: Origin(line) for path, line in document.lines.items()}
+    return lines | document.origins

@@ -1,0 +1,56 @@
+"""From a provider's table to what a session is opened with."""
+
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import structs
+
+from anychat.configuration.tables import ProviderTable
+from anychat.cookies import load_cookies
+from anychat.protocols import create
+from anychat.protocols.base import Site
+from anychat.providers import Access
+from anychat.registry import get_provider
+
+__all__ = ["provider_site"]
+
+
+def provider_site(row: ProviderTable) -> tuple[Site, Access]:
+    """The site and how to reach it, for `anychat.providers.open_session`.
+
+    Raises `ConfigError` when a file that the table names is not there any more.
+    """
+    site = _of_class(row) if row.type else Site(name=row.name, url=row.url, protocol=create(row.protocol, row.options))
+    names = row.model_names
+    models = tuple(dict.fromkeys(names.values()))
+    site = structs.replace(
+        site,
+        name=row.name,
+        default_model=names.get(row.default_model, row.default_model) or (models[0] if models else ""),
+        models=models or site.models,
+        aliases=site.aliases | {public: own for public, own in names.items() if public != own},
+    )
+    return site, _access(row, site)
+
+
+def _of_class(row: ProviderTable) -> Site:
+    site = get_provider(row.type).site_at(row.url)
+    if not row.options:
+        return site
+    options = msgspec.to_builtins(site.protocol) | row.options
+    return structs.replace(site, protocol=create(site.protocol.name, options))
+
+
+def _access(row: ProviderTable, site: Site) -> Access:
+    cookies = row.cookies
+    if isinstance(cookies, str):
+        cookies = load_cookies(cookies, site.cookie_domain or urlsplit(site.url).hostname or "") if cookies else {}
+    return Access(
+        proxy=row.proxy or None,
+        cookies=cookies or None,
+        headers=row.headers,
+        timeout=row.timeout,
+        verify=row.verify,
+        impersonate=row.impersonate or None,
+        api_key=row.api_key,
+    )
