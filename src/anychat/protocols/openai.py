@@ -12,7 +12,7 @@ where a stream was asked for, and the other way round.
 import json
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
@@ -95,6 +95,10 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     path: str = "/chat/completions"
     include_usage: bool = True
     """Whether to ask for the number of tokens at the end of a stream; false for servers that refuse the field."""
+    max_tokens_field: Literal["", "max_tokens", "max_completion_tokens"] = ""
+    """The only name that the server knows for the limit of an answer; empty for the one that the caller used."""
+    developer_role: bool = True
+    """Whether the server knows the role `developer`; false sends those messages as `system`."""
 
     def __post_init__(self) -> None:
         if not self.path.startswith("/"):
@@ -150,9 +154,16 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         fields = dict(turn.options)
         if turn.stream and self.include_usage:
             fields.setdefault("stream_options", {"include_usage": True})
+        if self.max_tokens_field:
+            limits = [fields.pop(name, None) for name in ("max_completion_tokens", "max_tokens")]
+            if (limit := next((limit for limit in limits if limit is not None), None)) is not None:
+                fields[self.max_tokens_field] = limit
         if model := turn.model or site.default_model:
             fields["model"] = model
         fields["messages"] = [_message(message) for message in turn.messages]
+        if not self.developer_role:
+            for message in fields["messages"]:
+                message["role"] = "system" if message["role"] == "developer" else message["role"]
         fields["stream"] = turn.stream
         return fields
 
@@ -424,7 +435,18 @@ def _usage(value: Any) -> Usage | None:
     if prompt is None or completion is None:
         return None
     total = _count(value.get("total_tokens"))
-    return Usage(prompt, completion, prompt + completion if total is None else total)
+    return Usage(
+        prompt,
+        completion,
+        prompt + completion if total is None else total,
+        cached_tokens=_detail(value, "prompt_tokens_details", "cached_tokens"),
+        reasoning_tokens=_detail(value, "completion_tokens_details", "reasoning_tokens"),
+    )
+
+
+def _detail(usage: dict[str, Any], details: str, name: str) -> int:
+    inner = usage.get(details)
+    return _count(inner.get(name)) or 0 if isinstance(inner, dict) else 0
 
 
 def _count(value: Any) -> int | None:
