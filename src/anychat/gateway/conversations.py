@@ -216,12 +216,14 @@ class StoredResponse(Struct, frozen=True):
 
 def _size_of(response: StoredResponse) -> int:
     """Characters in a response, roughly what it weighs."""
-    return sum(
-        len(message.content)
-        if isinstance(message.content, str)
-        else sum(len(part.url if isinstance(part, Image) else part.text) for part in message.content)
-        for message in (*response.messages, response.answer)
-    )
+    return sum(map(_length, (*response.messages, response.answer)))
+
+
+def _length(message: Message) -> int:
+    calls = sum(len(call.arguments) for call in message.tool_calls)
+    if isinstance(message.content, str):
+        return calls + len(message.content)
+    return calls + sum(len(part.url if isinstance(part, Image) else part.text) for part in message.content)
 
 
 class Responses:

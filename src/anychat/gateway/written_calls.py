@@ -98,7 +98,7 @@ class CallScanner:
             at = place
         line = text.rfind("\n", at) + 1
         start = text[line:].lstrip(" \t")
-        maybe = start in ("", "`", "``") and (line > 0 or not self._begun) and len(text) - line - len(start) <= 32
+        maybe = line > 0 and start in ("", "`", "``") and len(text) - line - len(start) <= 32
         return _without_space(text, line if maybe else len(text))
 
     def _candidates(self, text: str) -> Iterator[int]:
@@ -188,11 +188,14 @@ def read_calls(held: str, names: frozenset[str]) -> tuple[list[WrittenCall], str
     while held := held.lstrip():
         marked, values, rest = _block(held)
         try:
-            calls += [call for value in values for call in _calls(value)]
+            found = [call for value in values for call in _calls(value)]
+            if not found:
+                raise BrokenCalls("the list of calls is empty; to call nothing, answer without a block")
         except BrokenCalls:
             if marked or texts:
                 raise
             return [], first
+        calls += found
         scanner = CallScanner(names)
         scanner.feed("\n")
         texts.append(scanner.feed(rest) + scanner.close())
