@@ -8,7 +8,6 @@ from anychat.demo import Demo
 from anychat.gateway.core import Gateway
 from anychat.gateway.http import ServerLimits
 from anychat.gateway.serve import Interface, serving
-from anychat.gateway.surfaces.openai import OpenAISurface
 from anychat.gateway.targets import Provider, Targets
 from anychat.protocols import create
 from anychat.protocols.base import Site
@@ -46,6 +45,6 @@ async def served(
     """The gateway's address, the demo behind it, and the gateway itself."""
     demo_settings.setdefault("delay", 0.001)
     async with Demo(**demo_settings) as demo:
-        gateway = Gateway(Targets(providers(demo)), {"openai": OpenAISurface()}, limits=limits or ServerLimits())
+        gateway = Gateway(Targets(providers(demo)), limits=limits or ServerLimits())
         async with serving(gateway, interface=interface) as url:
             yield url, demo, gateway

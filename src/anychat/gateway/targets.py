@@ -4,6 +4,7 @@ A name is looked up as a route first (its first target is used), then as `provid
 a model that a provider lists, then as the route `*`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import cast
 
@@ -41,6 +42,8 @@ class Target(Struct, frozen=True):
     session: Session
     forwards: frozenset[str]
     """The surfaces whose bodies the target takes as they are."""
+    header: str
+    """The name as a header's value."""
 
     def forward(self, surface: str, body: bytes) -> Call:
         """The call that passes a body on, with the service's own name of the model."""
@@ -107,7 +110,7 @@ class Targets:
         name = f"{provider.name}/{model}" if model else provider.name
         protocol = provider.site.protocol
         forwards = protocol.forwards if isinstance(protocol, Forwarding) else frozenset()
-        return Target(name, provider, own, self._session(provider), forwards)
+        return Target(name, provider, own, self._session(provider), forwards, re.sub(r"[^\x20-\x7e]", "?", name)[:256])
 
     def _session(self, provider: Provider) -> Session:
         session = self._sessions.get(provider.name)
