@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 from msgspec import Struct
 
-from anychat.chat import ChatRequest, Event, FinishReason, Image, Message, Notice, Part, Usage
+from anychat.chat import ChatRequest, Done, Event, FinishReason, Image, Message, Notice, Part, Usage
 from anychat.decoding import ServerSentEvent, convert, parse_json
 from anychat.errors import (
     AuthError,
@@ -33,6 +33,7 @@ from anychat.errors import (
 )
 from anychat.protocols.base import SessionState, Site
 from anychat.protocols.bodies import arrival, encode_json, json_body, shown, split_address
+from anychat.protocols.openai_watch import with_model
 from anychat.protocols.options import (
     SHARED_FEATURES,
     ToolChoice,
@@ -48,7 +49,7 @@ from anychat.protocols.options import (
     tool_input,
     unsupported,
 )
-from anychat.protocols.streamed import Direct, EventsAnswer, FaultTable, count, make_usage, words
+from anychat.protocols.streamed import NO_TEXT, Direct, EventsAnswer, FaultTable, count, make_usage, words
 from anychat.wire import Call, Decoder, Handshake, Head, Limits, Request
 
 __all__ = ["Anthropic"]
@@ -66,6 +67,7 @@ class Anthropic(Direct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     title: ClassVar[str] = "Anthropic Messages and compatible servers"
     features: ClassVar[frozenset[str]] = SHARED_FEATURES | {"parallel_tool_calls", "stop", "thinking", "top_k", "user"}
     traits: ClassVar[frozenset[str]] = frozenset({"stream", "history", "system"})
+    forwards: ClassVar[frozenset[str]] = frozenset({"anthropic"})
 
     path: str = "/v1/messages"
     version: str = "2023-06-01"
@@ -84,21 +86,26 @@ class Anthropic(Direct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def open(self, site: Site, turn: ChatRequest, state: SessionState) -> Handshake:
         yield from ()
         notices = name_notices(turn.messages, site.name)
-        headers = {
-            "accept": "text/event-stream" if turn.stream else "application/json",
-            "anthropic-version": self.version,
-            "content-type": "application/json",
-        }
-        if self.beta:
-            headers["anthropic-beta"] = ",".join(self.beta)
-        if site.api_key:
-            headers["x-api-key"] = site.api_key
+        headers = self._headers(site, "text/event-stream" if turn.stream else "application/json")
         request = Request("POST", self._url(site), headers, encode_json(self._fields(site, turn)))
 
         def make_id() -> str:
             return f"toolu_{state.random_hex(24)}"
 
         return Call(request, lambda head: _MessageAnswer(head, state.limits, state.now, make_id, notices))
+
+    def forward(self, api: str, site: Site, body: bytes, model: str, state: SessionState) -> Call:
+        headers = self._headers(site, "application/json, text/event-stream")
+        request = Request("POST", self._url(site), headers, with_model(body, model))
+        return Call(request, lambda head: _MessageWatch(head, state.limits, state.now))
+
+    def _headers(self, site: Site, accept: str) -> dict[str, str]:
+        headers = {"accept": accept, "anthropic-version": self.version, "content-type": "application/json"}
+        if self.beta:
+            headers["anthropic-beta"] = ",".join(self.beta)
+        if site.api_key:
+            headers["x-api-key"] = site.api_key
+        return headers
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
         try:
@@ -309,7 +316,46 @@ class _Event(Struct):
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
-class _MessageAnswer(EventsAnswer):
+class _Tokens:
+    """The counts of an answer. They are cumulative; a later event may leave out what an earlier one said."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Any] = {}
+
+    def take(self, usage: Any) -> None:
+        if isinstance(usage, dict):
+            self._counts.update({name: value for name, value in usage.items() if value is not None})
+
+    def usage(self) -> Usage | None:
+        """The tokens; those of the prompt with what was read from the cache and written to it."""
+        if not self._counts:
+            return None
+        cached = count(self._counts.get("cache_read_input_tokens"))
+        prompt = count(self._counts.get("input_tokens")) + cached
+        prompt += count(self._counts.get("cache_creation_input_tokens"))
+        details = self._counts.get("output_tokens_details")
+        thought = count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
+        return make_usage(prompt, count(self._counts.get("output_tokens")), cached=cached, reasoning=thought)
+
+
+class _Faulty(EventsAnswer):
+    """How all answers of this API tell errors."""
+
+    def fault(self, value: Any) -> ProviderError | None:
+        match value:
+            case {"error": {"message": str(text), **rest}}:
+                kind = rest.get("type")
+                code = shown(kind, 80) if isinstance(kind, str) and kind else None
+                return _FAULTS.error(shown(text), code, self.head, self.now())
+            case {"type": "error"} | {"error": _}:
+                return self.failed(shown(value))
+        return None
+
+    def failed(self, text: str) -> ProviderError:
+        return _FAULTS.error(text, None, self.head, self.now())
+
+
+class _MessageAnswer(_Faulty):
     """Reads a stream of events, or one whole message."""
 
     reasons: ClassVar[dict[str, FinishReason]] = {
@@ -331,7 +377,7 @@ class _MessageAnswer(EventsAnswer):
     ) -> None:
         super().__init__(head, limits, now, make_id, notices)
         self._reason: Any = None
-        self._counts: dict[str, Any] = {}
+        self._tokens = _Tokens()
         self._inputs: dict[int, Any] = {}
 
     # Streams
@@ -350,9 +396,9 @@ class _MessageAnswer(EventsAnswer):
                 yield from self.tools.end(told.index, self._inputs.pop(told.index, None))
             case "message_start":
                 if isinstance(told.message, dict):
-                    self._count_tokens(told.message.get("usage"))
+                    self._tokens.take(told.message.get("usage"))
             case "message_delta":
-                self._count_tokens(told.usage)
+                self._tokens.take(told.usage)
                 if told.delta is not None and told.delta.stop_reason is not None:
                     self._reason = told.delta.stop_reason
             case "message_stop":
@@ -394,41 +440,81 @@ class _MessageAnswer(EventsAnswer):
         for index, block in enumerate(value["content"]):
             yield from self._start(index, block)
             yield from self.tools.end(index, self._inputs.pop(index, None))
-        self._count_tokens(value.get("usage"))
+        self._tokens.take(value.get("usage"))
         self._reason = value.get("stop_reason")
         yield from self._end()
 
     def _end(self) -> Iterator[Event]:
         if self._reason is None:
             raise RemoteProtocolError("an answer without stop_reason", status=self.head.status)
-        yield from self.conclude(self._reason, self._usage())
+        yield from self.conclude(self._reason, self._tokens.usage())
 
-    def _count_tokens(self, usage: Any) -> None:
-        """Counts are cumulative; a later event may leave out, or have as null, what an earlier one said."""
-        if isinstance(usage, dict):
-            self._counts.update({name: value for name, value in usage.items() if value is not None})
 
-    def _usage(self) -> Usage | None:
-        if not self._counts:
-            return None
-        cached = count(self._counts.get("cache_read_input_tokens"))
-        prompt = count(self._counts.get("input_tokens")) + cached
-        prompt += count(self._counts.get("cache_creation_input_tokens"))
-        details = self._counts.get("output_tokens_details")
-        thought = count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
-        return make_usage(prompt, count(self._counts.get("output_tokens")), cached=cached, reasoning=thought)
+# An answer that is passed on
 
-    # Errors
 
-    def fault(self, value: Any) -> ProviderError | None:
-        match value:
-            case {"error": {"message": str(text), **rest}}:
-                kind = rest.get("type")
-                code = shown(kind, 80) if isinstance(kind, str) and kind else None
-                return _FAULTS.error(shown(text), code, self.head, self.now())
-            case {"type": "error"} | {"error": _}:
-                return self.failed(shown(value))
-        return None
+class _Stop(Struct):
+    stop_reason: Any = None
 
-    def failed(self, text: str) -> ProviderError:
-        return _FAULTS.error(text, None, self.head, self.now())
+
+class _Seen(Struct):
+    type: Any = None
+    delta: _Stop | None = None
+    message: Any = None
+    usage: Any = None
+
+
+_decode_seen = msgspec.json.Decoder(_Seen).decode
+
+
+class _MessageWatch(_Faulty):
+    """Reads a message that is passed on as it is: its events say only that something came, what it cost, its end.
+
+    The contents are not looked at, so that blocks that nobody here knows go through, and an empty message too.
+    """
+
+    def __init__(self, head: Head, limits: Limits, now: Callable[[], float]) -> None:
+        super().__init__(head, limits, now, lambda: "")
+        self._tokens = _Tokens()
+        self._reason: Any = None
+
+    def event(self, event: ServerSentEvent) -> Iterator[Event]:
+        try:
+            seen = _decode_seen(event.data)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            seen = convert(parse_json(event.data), _Seen)
+        match seen.type:
+            case "content_block_delta":
+                yield NO_TEXT
+            case "message_start":
+                if isinstance(seen.message, dict):
+                    self._tokens.take(seen.message.get("usage"))
+            case "message_delta":
+                self._tokens.take(seen.usage)
+                if seen.delta is not None and seen.delta.stop_reason is not None:
+                    self._reason = seen.delta.stop_reason
+            case "message_stop":
+                yield from self._end()
+            case "error" | None:
+                raise self.fault(parse_json(event.data)) or RemoteProtocolError(
+                    f"an event that is none of a message: {shown(event.data.decode('utf-8', 'replace'))}",
+                    status=self.head.status,
+                )
+
+    def whole(self, body: bytes) -> Iterator[Event]:
+        value = json_body(self.head, body)
+        if (error := self.fault(value)) is not None:
+            raise error
+        if not isinstance(value, dict) or not isinstance(value.get("content"), list):
+            raise RemoteProtocolError(f"an answer without content: {shown(value)}", status=self.head.status)
+        self._tokens.take(value.get("usage"))
+        self._reason = value.get("stop_reason")
+        yield from self._end()
+
+    def _end(self) -> Iterator[Event]:
+        if self._reason is None:
+            raise RemoteProtocolError("an answer without stop_reason", status=self.head.status)
+        if (usage := self._tokens.usage()) is not None:
+            yield usage
+        self.ended = True
+        yield Done("stop")

@@ -17,12 +17,13 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 from msgspec import Struct
 
-from anychat.chat import ChatRequest, Event, FinishReason, Image, Message, Notice, Part, Usage
+from anychat.chat import ChatRequest, Done, Event, FinishReason, Image, Message, Notice, Part, Usage
 from anychat.decoding import ServerSentEvent, convert, parse_json
 from anychat.errors import ConfigError, ProviderError, RemoteProtocolError
 from anychat.protocols.base import SessionState, Site
 from anychat.protocols.bodies import arrival, encode_json, json_body, shown, split_address
 from anychat.protocols.openai_faults import Fault, fault_error, find_fault
+from anychat.protocols.openai_watch import with_model
 from anychat.protocols.options import (
     SHARED_FEATURES,
     ToolChoice,
@@ -34,7 +35,7 @@ from anychat.protocols.options import (
     tool_choice,
     unsupported,
 )
-from anychat.protocols.streamed import Direct, EventsAnswer, count, make_usage
+from anychat.protocols.streamed import NO_TEXT, Direct, EventsAnswer, count, make_usage
 from anychat.wire import Call, Decoder, Handshake, Head, Limits, Request
 
 __all__ = ["OpenAIResponses"]
@@ -62,6 +63,7 @@ class OpenAIResponses(Direct, frozen=True, kw_only=True, forbid_unknown_fields=T
     title: ClassVar[str] = "OpenAI Responses and compatible servers"
     features: ClassVar[frozenset[str]] = (SHARED_FEATURES | set(_AS_THEY_ARE)) | {"verbosity"}
     traits: ClassVar[frozenset[str]] = frozenset({"stream", "history", "system"})
+    forwards: ClassVar[frozenset[str]] = frozenset({"responses"})
 
     path: str = "/responses"
     store: bool = False
@@ -88,6 +90,13 @@ class OpenAIResponses(Direct, frozen=True, kw_only=True, forbid_unknown_fields=T
             return f"call_{state.random_hex(24)}"
 
         return Call(request, lambda head: _ResponseAnswer(head, state.limits, state.now, make_id, notices))
+
+    def forward(self, api: str, site: Site, body: bytes, model: str, state: SessionState) -> Call:
+        headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+        if site.api_key:
+            headers["authorization"] = f"Bearer {site.api_key}"
+        request = Request("POST", self._url(site), headers, with_model(body, model))
+        return Call(request, lambda head: _ResponseWatch(head, state.limits, state.now))
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
         try:
@@ -213,7 +222,36 @@ class _Event(Struct):
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
-class _ResponseAnswer(EventsAnswer):
+class _Faulty(EventsAnswer):
+    """How all answers of this API tell errors, and how they end."""
+
+    def fault(self, value: Any) -> ProviderError | None:
+        found = find_fault(value)
+        return None if found is None else fault_error(found, self.head, self.now())
+
+    def failed(self, text: str) -> ProviderError:
+        return fault_error(Fault(text), self.head, self.now())
+
+    def failure(self, value: Any, otherwise: str = "") -> ProviderError:
+        """The error that an event or a response is, whatever it says."""
+        return self.fault(value) or self.failed(otherwise or shown(value))
+
+    def ending(self, response: Any) -> tuple[str, Usage | None]:
+        """Why the response ended, and its tokens. Raises for one that failed, or that is none."""
+        if not isinstance(response, dict) or not isinstance(response.get("status"), str):
+            raise RemoteProtocolError(f"an answer without a response: {shown(response)}", status=self.head.status)
+        usage = _usage(response.get("usage"))
+        match response:
+            case {"status": "completed"}:
+                return "completed", usage
+            case {"status": "incomplete", "incomplete_details": {"reason": str(reason)}}:
+                return reason, usage
+            case {"status": "incomplete"}:
+                return "incomplete", usage
+        raise self.failure(response, f"the response ended as {shown(response['status'], 40)}")
+
+
+class _ResponseAnswer(_Faulty):
     """Reads a stream of events, or one whole response."""
 
     reasons: ClassVar[dict[str, FinishReason]] = {
@@ -268,7 +306,7 @@ class _ResponseAnswer(EventsAnswer):
             case "response.completed" | "response.incomplete" | "response.failed", _:
                 yield from self._end(told.response)
             case "error", _:
-                raise self._failure(parse_json(event.data))
+                raise self.failure(parse_json(event.data))
             case None, _:
                 # An error without a type, as some servers send it.
                 if (error := self.fault(parse_json(event.data))) is not None:
@@ -323,34 +361,64 @@ class _ResponseAnswer(EventsAnswer):
 
     def _end(self, response: Any) -> Iterator[Event]:
         """The end, by the response as it then is."""
-        if not isinstance(response, dict) or not isinstance(response.get("status"), str):
-            raise RemoteProtocolError(f"an answer without a response: {shown(response)}", status=self.head.status)
-        output = response.get("output")
+        output = response.get("output") if isinstance(response, dict) else None
         for index, item in enumerate(output if isinstance(output, list) else ()):
             yield from self._item(index, item)
-        match response:
-            case {"status": "completed"}:
-                reason = "completed"
-            case {"status": "incomplete", "incomplete_details": {"reason": str(reason)}}:
-                pass
-            case {"status": "incomplete"}:
-                reason = "incomplete"
-            case _:
-                raise self._failure(response, f"the response ended as {shown(response['status'], 40)}")
-        yield from self.conclude(reason, _usage(response.get("usage")))
+        yield from self.conclude(*self.ending(response))
 
-    # Errors
 
-    def fault(self, value: Any) -> ProviderError | None:
-        found = find_fault(value)
-        return None if found is None else fault_error(found, self.head, self.now())
+# An answer that is passed on
 
-    def failed(self, text: str) -> ProviderError:
-        return fault_error(Fault(text), self.head, self.now())
 
-    def _failure(self, value: Any, otherwise: str = "") -> ProviderError:
-        """The error that an event or a response is, whatever it says."""
-        return self.fault(value) or self.failed(otherwise or shown(value))
+class _Seen(Struct):
+    type: Any = None
+    response: Any = None
+
+
+_decode_seen = msgspec.json.Decoder(_Seen).decode
+_ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
+
+
+class _ResponseWatch(_Faulty):
+    """Reads a response that is passed on as it is: its events say only that something came, what it cost, its end.
+
+    The output is not looked at, so that items that nobody here knows go through. A response that goes on in the
+    background (`queued`, `in_progress`) is passed on as well.
+    """
+
+    def __init__(self, head: Head, limits: Limits, now: Callable[[], float]) -> None:
+        super().__init__(head, limits, now, lambda: "")
+
+    def event(self, event: ServerSentEvent) -> Iterator[Event]:
+        if event.data.strip() == b"[DONE]":
+            return
+        try:
+            seen = _decode_seen(event.data)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            seen = convert(parse_json(event.data), _Seen)
+        if seen.type in _ENDS:
+            yield from self._end(seen.response)
+        elif seen.type == "error" or not isinstance(seen.type, str):
+            raise self.failure(parse_json(event.data))
+        elif seen.type.endswith(".delta"):
+            yield NO_TEXT
+
+    def whole(self, body: bytes) -> Iterator[Event]:
+        value = json_body(self.head, body)
+        if (error := self.fault(value)) is not None:
+            raise error
+        if isinstance(value, dict) and value.get("status") in ("queued", "in_progress"):
+            self.ended = True
+            yield Done("stop")
+            return
+        yield from self._end(value)
+
+    def _end(self, response: Any) -> Iterator[Event]:
+        _, usage = self.ending(response)
+        if usage is not None:
+            yield usage
+        self.ended = True
+        yield Done("stop")
 
 
 def _usage(value: Any) -> Usage | None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from msgspec import Struct
 
-from anychat.chat import Event, FinishReason, Notice, ToolCallDelta, Usage
+from anychat.chat import Delta, Event, FinishReason, Notice, ToolCallDelta, Usage
 from anychat.decoding import ServerSentEvent, ServerSentEvents, SurrogateJoiner, parse_json, plain_text
 from anychat.errors import BadRequest, ProviderError, ProviderUnavailable, RemoteProtocolError, error_for_status
 from anychat.protocols.base import SessionState, Site, challenge_page
@@ -15,6 +15,7 @@ from anychat.protocols.bodies import Body, Revisable, clean, shown
 from anychat.wire import Head, Limits, Steps, retry_after
 
 __all__ = [
+    "NO_TEXT",
     "ApiAnswer",
     "Direct",
     "EventsAnswer",
@@ -27,6 +28,9 @@ __all__ = [
 ]
 
 _BOM = b"\xef\xbb\xbf"
+
+NO_TEXT = Delta("")
+"""What the watch of an answer that is passed on says for each piece of it."""
 
 
 class Direct(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,0 +1,117 @@
+"""Bodies and answers that are passed on as they are, by the protocols that are public APIs themselves."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from anychat.chat import Delta, Done, Event, Usage
+from anychat.errors import BadRequest, ProviderUnavailable, RateLimited, TruncatedAnswer
+from anychat.protocols import create
+from anychat.protocols.base import Forwarding, Site
+from anychat.testing import conformance
+from anychat.wire import Decoder, Head
+from tests.protocols.driving import cases, load, new_state, read
+
+FAMILIES = {
+    "anthropic": ("anthropic", "https://api.test/v1/messages", Usage(17, 12, 29, cached_tokens=5)),
+    "openai-responses": (
+        "responses",
+        "https://api.test/v1/responses",
+        Usage(9, 12, 21, cached_tokens=4, reasoning_tokens=7),
+    ),
+}
+ANSWERS = [pytest.param(family, case, id=f"{family}/{case}") for family in FAMILIES for case in cases(family)]
+
+
+def call(family: str, body: Any, **options: Any) -> Any:
+    protocol = create(family, options)
+    assert isinstance(protocol, Forwarding)
+    site = Site(name="Api", url="https://api.test/v1", protocol=protocol, api_key="k")
+    written = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return protocol.forward(FAMILIES[family][0], site, written, "own", new_state())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_the_model_is_another(family: str):
+    body = {"model": "m", "messages": [{"x": "Привет"}], "temperature": 1e-7, "unknown": {"b": [1, None]}}
+    request = call(family, body).request
+    assert (request.method, request.url) == ("POST", FAMILIES[family][1])
+    assert json.loads(request.body) == body | {"model": "own"}
+    assert "k" in (request.headers.get("x-api-key"), request.headers.get("authorization", "").removeprefix("Bearer "))
+    with pytest.raises(BadRequest):
+        call(family, b"[1]")
+
+
+def test_the_sites_own_headers_go_along():
+    headers = call("anthropic", {}, beta=["a", "b"], version="2026-10-21").request.headers
+    assert (headers["anthropic-beta"], headers["anthropic-version"]) == ("a,b", "2026-10-21")
+
+
+class WithoutPieces:
+    """The watch without what it says of each piece: an empty text, which no decoder of answers may give."""
+
+    partial = ""
+
+    def __init__(self, watch: Decoder) -> None:
+        self.watch = watch
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        return (event for event in self.watch.feed(data) if event != Delta(""))
+
+    def close(self) -> Iterator[Event]:
+        return (event for event in self.watch.close() if event != Delta(""))
+
+
+@pytest.mark.parametrize(("family", "case"), ANSWERS)
+def test_every_recorded_answer_is_watched_as_a_decoder_has_to(family: str, case: str):
+    (recorded,) = load(family, case)
+    watch = call(family, {}).decoder
+    request, head, pieces = recorded.request, recorded.head, tuple(recorded.chunks)
+
+    def decoder(head: Head) -> Decoder:
+        return WithoutPieces(watch(head))
+
+    conformance.check(conformance.Answer(f"{family}/{case}", 0, family, request, head, pieces, decoder), mutations=4)
+
+
+@pytest.mark.parametrize(("family", "case"), ANSWERS)
+def test_what_is_whole_ends_and_what_fails_fails_in_the_same_way(family: str, case: str):
+    (recorded,) = load(family, case)
+    watched = read(call(family, {}).decoder(recorded.head), recorded.chunks)
+    decoder = create(family).reader(recorded.request)
+    assert decoder is not None
+    told = read(decoder(recorded.head), recorded.chunks)
+    if case in ("error-empty",):
+        assert isinstance(told.error, ProviderUnavailable)
+        assert watched.error is None  # nothing to say is an answer too
+    else:
+        assert (type(watched.error), str(watched.error)) == (type(told.error), str(told.error))
+    if watched.error is None:
+        assert watched.events[-1] == Done()
+        assert [e for e in watched.events if isinstance(e, Usage)] == [
+            e for e in told.events if isinstance(e, Usage)
+        ] or (case == "error-empty")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pieces_are_told_without_their_text(family: str):
+    (recorded,) = load(family, "stream")
+    got = read(call(family, {}).decoder(recorded.head), recorded.chunks)
+    assert got.events == [Delta("")] * 6 + [FAMILIES[family][2], Done()]
+    cut = recorded.body[: -len(recorded.body) // 4]
+    assert type(read(call(family, {}).decoder(recorded.head), [cut]).error) is TruncatedAnswer
+
+
+def test_a_response_that_goes_on_in_the_background_is_passed_on():
+    body = json.dumps({"id": "resp_1", "object": "response", "status": "queued", "output": []}).encode()
+    assert read(call("openai-responses", {}).decoder(Head(200, {})), [body]).events == [Done()]
+
+
+def test_the_wait_of_a_refusal_is_kept():
+    head = Head(429, {"retry-after": "7", "content-type": "application/json"})
+    body = b'{"type":"error","error":{"type":"rate_limit_error","message":"slow down"}}'
+    error = read(call("anthropic", {}).decoder(head), [body]).error
+    assert isinstance(error, RateLimited)
+    assert error.retry_after == 7
