@@ -150,8 +150,8 @@ def _member(kind: Any, value: Any) -> Any:
     if get_origin(kind) not in _UNIONS:
         return kind
     members = get_args(kind)
-    shape = {list: tuple, dict: dict}.get(type(value))
-    if shape is not None:
+    if isinstance(value, list | dict):
+        shape = tuple if isinstance(value, list) else dict
         return next((member for member in members if get_origin(member) is shape), kind)
     plain = [member for member in members if get_origin(member) not in (tuple, dict)]
     return Union[tuple(plain)] if plain else kind  # noqa: UP007 - made from what is there

@@ -11,19 +11,21 @@ from msgspec import structs
 
 from anychat.configuration.checking import BAD, Checker, fields_of
 from anychat.configuration.problems import KeyPath, unknown
+from anychat.configuration.reading import Origin
 from anychat.configuration.tables import ProviderTable, Route
 from anychat.cookies import load_cookies
 from anychat.errors import AnychatError, ConfigError
 from anychat.protocols import PROTOCOLS, create, load
 from anychat.providers import AbstractProvider, checked_url
 from anychat.registry import get_provider, provider_names
+from anychat.sites.apis import Api, apis
 from anychat.transport import TransportOptions
 from anychat.transport import create as create_transport
 from anychat.transport.addresses import check_headers, proxy_parts
 
 __all__ = ["check_provider", "check_route"]
 
-_KINDS = ("protocol", "type")
+_KINDS = ("protocol", "service", "type")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]|^\s|\s$")
 
 
@@ -46,6 +48,7 @@ class _ProviderCheck:
         self._environ = environ
         self._found: dict[str, Any] = {"name": name}
         self._provider: type[AbstractProvider] | None = None
+        self._api: Api | None = None
 
     def run(self) -> ProviderTable | None:
         before = len(self._document.problems)
@@ -59,11 +62,7 @@ class _ProviderCheck:
             self._options(protocol, options, list(types))
         self._address()
         self._access()
-        self._found["hidden"] = frozenset(
-            str(path[2])
-            for path, origin in self._document.origins.items()
-            if path[:2] == self._path and len(path) > 2 and origin.secret
-        )
+        self._found["hidden"] = self._document.hidden(self._path)
         return ProviderTable(**self._found) if len(self._document.problems) == before else None
 
     def _problem(self, below: KeyPath, text: str) -> None:
@@ -86,22 +85,51 @@ class _ProviderCheck:
         value = self._good(said[0])
         if value is None:
             return None
-        return {"protocol": self._protocol, "type": self._type}[said[0]](value)
+        return {"protocol": self._protocol, "service": self._service, "type": self._type}[said[0]](value)
 
     def _by_name(self) -> str | None:
         if self._name in provider_names():
             return self._type(self._name)
-        what = unknown(f'"{self._name}" is no provider class', self._name, provider_names())
+        if self._name in apis():
+            return self._service(self._name)
+        known = [*provider_names(), *apis()]
+        what = unknown(f'"{self._name}" is neither a provider class nor a service of the table', self._name, known)
         self._problem((), f"{what}. Else it needs protocol = one of {', '.join(PROTOCOLS)}, and url")
         return None
 
     def _protocol(self, protocol: str) -> str | None:
         if "url" not in self._row:
-            self._problem(("url",), "is missing: the address at which the protocol is spoken")
+            other = f' (or service = "{protocol}", without protocol)' if protocol in apis() else ""
+            self._problem(("url",), f"is missing: the address at which the protocol is spoken{other}")
         if protocol in PROTOCOLS:
             return protocol
         self._problem(("protocol",), unknown(f'there is no protocol "{protocol}"', protocol, list(PROTOCOLS)))
         return None
+
+    def _service(self, name: str) -> str | None:
+        if name not in apis():
+            self._problem(("service",), unknown(f'there is no service "{name}" in the table', name, list(apis())))
+            return None
+        row = self._api = apis()[name]
+        self._found |= {"service": name, "protocol": row.protocol}
+        self._found.setdefault("url", row.url)
+        # The key is for the service's own address: another one gets what the file gives it.
+        if "api_key" not in self._row and row.key and "url" not in self._row:
+            self._key_of(row)
+        return row.protocol
+
+    def _key_of(self, row: Api) -> None:
+        key = self._environ.get(row.key, "").strip()
+        if key:
+            self._found["api_key"] = key
+            self._document.keep_secret(key)
+            self._document.origins[*self._path, "api_key"] = Origin(variables=(row.key,))
+            self._try("api_key", partial(_check_key, key))
+        elif not row.local:
+            self._problem(
+                ("api_key",),
+                f"is missing: set the environment variable {row.key} to the key of {row.title}, or give it here",
+            )
 
     def _type(self, name: str) -> str | None:
         if name not in provider_names():
@@ -136,7 +164,9 @@ class _ProviderCheck:
             self._blame(str(error), good)
 
     def _inherited(self) -> dict[str, Any]:
-        """The options that the provider's class has."""
+        """The options that the provider's class or the service has."""
+        if self._api is not None:
+            return self._api.options
         return {} if self._provider is None else msgspec.to_builtins(self._provider.protocol)
 
     def _blame(self, said: str, options: dict[str, Any]) -> None:
@@ -207,7 +237,7 @@ def check_route(
         if provider is None or provider in providers or (*path, "targets", at) in checker.document.broken:
             continue
         place = (*path, "targets", at)
-        if provider in provider_names():
+        if provider in provider_names() or provider in apis():
             checker.document.problem(place, f"no provider {provider} is configured; add [providers.{provider}]")
         else:
             what = f'"{target}" leads to no provider (write PROVIDER/MODEL)'

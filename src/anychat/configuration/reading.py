@@ -93,6 +93,15 @@ class Document:
         self.problems = [problem for problem in self.problems if problem.key != dotted(path)]
         self.origins[path] = Origin(above=above)
 
+    def hidden(self, table: KeyPath) -> frozenset[str]:
+        """The keys of a table with a value, or one in it, that came from a secret variable."""
+        depth = len(table)
+        return frozenset(
+            str(path[depth])
+            for path, origin in self.origins.items()
+            if path[:depth] == table and len(path) > depth and origin.secret
+        )
+
     def expand_all(self, environ: Mapping[str, str]) -> None:
         """Put the variables into all texts."""
         self.tree = self._expanded((), self.tree, environ)

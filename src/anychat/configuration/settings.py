@@ -33,10 +33,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Key -> where its value came from; a default's is not here."""
 
     def __repr__(self) -> str:
-        """Without origins; the tables hide their secrets."""
+        """Without origins and targets; the tables hide their secrets."""
         return (
             f"Settings(file={self.file!r}, gateway={self.gateway!r}, "
-            f"providers={list(self.providers.values())!r}, routes={self.routes!r})"
+            f"providers={list(self.providers.values())!r}, routes={list(self.routes)!r})"
         )
 
     @classmethod
@@ -114,7 +114,8 @@ def _checked(document: Document, environ: Mapping[str, str]) -> dict[str, Any]:
     for key in tree:
         if key not in _TABLES:
             document.problem((key,), unknown("unknown table", key, _TABLES))
-    gateway = checker.table(("gateway",), tree.get("gateway", {}), GatewayTable)
+    defaults = GatewayTable(hidden=document.hidden(("gateway",)))
+    gateway = checker.table(("gateway",), tree.get("gateway", {}), GatewayTable, defaults)
     named = {key: _named_tables(document, key) for key in ("providers", "routes")}
     providers = {name: check_provider(checker, name, row, environ) for name, row in named["providers"].items()}
     routes = {name: check_route(checker, name, row, providers) for name, row in named["routes"].items()}

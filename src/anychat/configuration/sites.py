@@ -11,6 +11,7 @@ from anychat.protocols import create
 from anychat.protocols.base import Site
 from anychat.providers import Access
 from anychat.registry import get_provider
+from anychat.sites.apis import api_site
 
 __all__ = ["provider_site"]
 
@@ -20,7 +21,7 @@ def provider_site(row: ProviderTable) -> tuple[Site, Access]:
 
     Raises `ConfigError` when a file that the table names is not there any more.
     """
-    site = _of_class(row) if row.type else Site(name=row.name, url=row.url, protocol=create(row.protocol, row.options))
+    site = _site(row)
     names = row.model_names
     models = tuple(dict.fromkeys(names.values()))
     site = structs.replace(
@@ -31,6 +32,14 @@ def provider_site(row: ProviderTable) -> tuple[Site, Access]:
         aliases=site.aliases | {public: own for public, own in names.items() if public != own},
     )
     return site, _access(row, site)
+
+
+def _site(row: ProviderTable) -> Site:
+    if row.type:
+        return _of_class(row)
+    if row.service:
+        return api_site(row.service, {}, url=row.url, options=row.options)
+    return Site(name=row.name, url=row.url, protocol=create(row.protocol, row.options))
 
 
 def _of_class(row: ProviderTable) -> Site:

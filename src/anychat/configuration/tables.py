@@ -46,7 +46,13 @@ class LimitsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class Cors(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[gateway.cors]`: which pages in browsers may ask; none while `origins` is empty."""
 
-    origins: tuple[Annotated[str, Meta(description='an origin such as "https://app.example", or "*"')], ...] = ()
+    origins: tuple[
+        Annotated[
+            str,
+            Meta(pattern=r"^(\*|https?://[^/\s]+)$", description='an origin such as "https://app.example", or "*"'),
+        ],
+        ...,
+    ] = ()
     max_age: Annotated[int, Meta(ge=0, description="a number of seconds, 0 or more")] = 600
 
 
@@ -74,6 +80,8 @@ class TimeoutsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class GatewayTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[gateway]`."""
 
+    own: ClassVar[frozenset[str]] = frozenset({"hidden"})
+
     host: Annotated[str, Meta(min_length=1, description='a host or address to listen on, such as "127.0.0.1"')] = (
         "127.0.0.1"
     )
@@ -84,15 +92,18 @@ class GatewayTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     cors: Cors = Cors()
     log: LogTable = LogTable()
     timeouts: TimeoutsTable = TimeoutsTable()
+    hidden: frozenset[str] = frozenset()
+    """Keys with a value that came from a secret variable."""
 
     def __repr__(self) -> str:
-        return _shown(self, hidden=frozenset({"admin_key"}))
+        return _shown(self, hidden=self.hidden | {"admin_key"}, leave_out=frozenset({"hidden"}))
 
 
 class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[providers.NAME]`, with the name and what it stands for filled in.
 
-    Exactly one of `type` (a provider class) and `protocol` is set.
+    One of `type` (a provider class), `service` (a row of the table of services) and `protocol` alone
+    says what speaks; for a service `protocol` says what it speaks.
     """
 
     own: ClassVar[frozenset[str]] = frozenset({"name", "options", "hidden"})
@@ -100,6 +111,7 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     name: str = ""
     protocol: Text = ""
+    service: Text = ""
     type: Text = ""
     url: Annotated[str, Meta(description='an http or https address, such as "https://shop.example"')] = ""
     api_key: Annotated[str, Meta(description="one key, a text (several keys are not supported)", extra=SECRET)] = ""
