@@ -462,6 +462,7 @@ async def test_every_answer_ends_in_done_and_text_is_never_lost(written):
         (BLOCK.replace("arguments", "argh"), "no arguments"),
         ("```tool_calls\n[1]\n```", "a call is an object"),
         ("```tool_calls\n[]\n```", "is empty"),
+        ("```tool_calls\n" + "[" * 900 + "]" * 900 + "\n```", "a call is an object"),
         ("```tool_calls\n" + "[" * 5000, "nested too deeply|not valid JSON"),
     ],
 )

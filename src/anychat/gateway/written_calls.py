@@ -183,7 +183,7 @@ def read_calls(held: str, names: frozenset[str]) -> tuple[list[WrittenCall], str
     Raises `BrokenCalls`.
     """
     calls: list[WrittenCall] = []
-    texts = []
+    texts: list[str] = []
     first = held
     while held := held.lstrip():
         marked, values, rest = _block(held)
@@ -230,17 +230,13 @@ def _block(held: str) -> tuple[bool, list[Any], str]:
 
 
 def _calls(value: Any) -> Iterator[WrittenCall]:
-    if isinstance(value, list):
-        for item in value:
-            yield from _calls(item)
-    elif isinstance(value, dict) and isinstance(value.get("tool_calls"), list):
-        yield from _calls(value["tool_calls"])
-    elif isinstance(value, dict) and isinstance(value.get("function"), dict):
-        yield _call(value["function"])
-    elif isinstance(value, dict):
-        yield _call(value)
-    else:
-        raise BrokenCalls('a call is an object such as {"name": ..., "arguments": {...}}')
+    """The calls in a value: it is one, a list of them, or an object with such a list."""
+    if isinstance(value, dict) and isinstance(value.get("tool_calls"), list):
+        value = value["tool_calls"]
+    for item in value if isinstance(value, list) else [value]:
+        if not isinstance(item, dict):
+            raise BrokenCalls('a call is an object such as {"name": ..., "arguments": {...}}')
+        yield _call(item["function"] if isinstance(item.get("function"), dict) else item)
 
 
 def _call(value: dict[str, Any]) -> WrittenCall:
