@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from urllib.parse import unquote
 
 import msgspec
@@ -51,6 +52,10 @@ class Gateway:
         self.targets = targets
         self.metrics = Metrics()
         self.limits = limits
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = False
         self._answering = Answering(self.metrics, now)
         self._openai = OpenAISurface()
         self._anthropic = AnthropicSurface()
@@ -69,6 +74,24 @@ class Gateway:
     async def handle(self, incoming: Incoming, reply: Reply) -> None:
         """Answer one request, whatever it is."""
         visit = Visit(incoming, reply)
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            await self._handle(visit)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Say that this gateway is not ready, and give what is under way so long to end."""
+        self._draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+
+    async def _handle(self, visit: Visit) -> None:
+        incoming = visit.incoming
         handler = self._routes.get((incoming.method, incoming.path)) or self._other(incoming)
         try:
             await handler(visit)
@@ -159,7 +182,7 @@ class Gateway:
         await visit.send(200, b'{"status":"live"}')
 
     async def _ready(self, visit: Visit) -> None:
-        await visit.send(200, b'{"status":"ready"}')
+        await visit.send(*((503, b'{"status":"stopping"}') if self._draining else (200, b'{"status":"ready"}')))
 
     async def _metrics(self, visit: Visit) -> None:
         visit.status = 200

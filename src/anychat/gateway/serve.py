@@ -17,7 +17,6 @@ __all__ = ["Interface", "check_port", "serving"]
 
 Interface = Literal["rsgi", "asgi"]
 
-_HEADER_SECONDS = 15
 _HEADER_BYTES = 64 << 10
 
 
@@ -36,17 +35,25 @@ def check_port(host: str, port: int) -> int:
 
 @asynccontextmanager
 async def serving(
-    gateway: "Gateway", host: str = "127.0.0.1", port: int = 0, *, interface: Interface = "rsgi"
+    gateway: "Gateway",
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    interface: Interface = "rsgi",
+    header_seconds: float = 15.0,
+    shared: bool = False,
 ) -> AsyncGenerator[str, None]:
     """The gateway's address while it is served on the running loop.
 
-    Leaving stops listening and ends what is under way. Raises `ConfigError` for a port in use.
+    `shared` listens beside other processes on the same port. Leaving stops listening and ends what
+    is under way. Raises `ConfigError` for a port in use.
     """
     from granian.constants import Interfaces
     from granian.http import HTTP1Settings
     from granian.server.embed import Server
 
-    port = check_port(host, port)
+    if not shared:
+        port = check_port(host, port)
     app = RsgiApp(gateway) if interface == "rsgi" else AsgiApp(gateway)
     server = Server(
         app,
@@ -56,7 +63,7 @@ async def serving(
         websockets=False,
         backlog=2048,
         log_enabled=False,
-        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_SECONDS * 1000, max_buffer_size=_HEADER_BYTES * 8),
+        http1_settings=HTTP1Settings(header_read_timeout=int(header_seconds * 1000), max_buffer_size=_HEADER_BYTES * 8),
     )
     running = asyncio.ensure_future(server.serve())
     try:

@@ -14,6 +14,7 @@ from anychat.errors import ModelNotFound
 from anychat.protocols.base import Forwarding, Site
 from anychat.providers import Access, open_session
 from anychat.session import Session
+from anychat.transport import Timeouts
 from anychat.wire import Call
 
 __all__ = ["Provider", "Target", "Targets"]
@@ -29,6 +30,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     strict: bool = False
     emulate: frozenset[str] = frozenset()
     """What is emulated for a text-only service: `tools`, `json`."""
+    timeouts: Timeouts | None = None
+    """Time limits of its answers; None for those of the site."""
 
 
 class Target(Struct, frozen=True):
@@ -47,8 +50,9 @@ class Target(Struct, frozen=True):
 
     def forward(self, surface: str, body: bytes) -> Call:
         """The call that passes a body on, with the service's own name of the model."""
-        protocol = cast(Forwarding, self.provider.site.protocol)
-        return protocol.forward(surface, self.provider.site, body, self.model, self.session.state)
+        # The session's site: it has the key of whoever opened it.
+        site = self.session.site
+        return cast(Forwarding, site.protocol).forward(surface, site, body, self.model, self.session.state)
 
 
 class Targets:
@@ -116,6 +120,7 @@ class Targets:
         session = self._sessions.get(provider.name)
         if session is None:
             session = self._sessions[provider.name] = open_session(provider.site, provider.access)
+            session.timeouts = provider.timeouts or session.timeouts
         return session
 
     def models(self) -> list[tuple[str, str]]:

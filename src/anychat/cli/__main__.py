@@ -1,0 +1,7 @@
+"""`python -m anychat.cli`: the command, where no script of it is installed."""
+
+from anychat.cli import main
+
+__all__: list[str] = []
+
+main()
