@@ -3,7 +3,7 @@
 from anychat.configuration.live import LiveSettings
 from anychat.configuration.problems import InvalidSettings, Problem
 from anychat.configuration.settings import Settings, find_config
-from anychat.configuration.sites import provider_site
+from anychat.configuration.sites import provider_site, public_models
 from anychat.configuration.tables import Cors, GatewayTable, LimitsTable, LogTable, ProviderTable, Route, TimeoutsTable
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "TimeoutsTable",
     "find_config",
     "provider_site",
+    "public_models",
 ]

@@ -153,7 +153,8 @@ def _member(kind: Any, value: Any) -> Any:
     if isinstance(value, list | dict):
         shape = tuple if isinstance(value, list) else dict
         return next((member for member in members if get_origin(member) is shape), kind)
-    plain = [member for member in members if get_origin(member) not in (tuple, dict)]
+    # TOML has no null: None is a default and no value.
+    plain = [member for member in members if get_origin(member) not in (tuple, dict) and member is not types.NoneType]
     return Union[tuple(plain)] if plain else kind  # noqa: UP007 - made from what is there
 
 

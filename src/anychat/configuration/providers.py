@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -93,8 +94,9 @@ class _ProviderCheck:
         if self._name in apis():
             return self._service(self._name)
         known = [*provider_names(), *apis()]
-        what = unknown(f'"{self._name}" is neither a provider class nor a service of the table', self._name, known)
-        self._problem((), f"{what}. Else it needs protocol = one of {', '.join(PROTOCOLS)}, and url")
+        near = get_close_matches(self._name, known, 1, 0.6)
+        what = f"neither a provider class nor a service of the table{f'; did you mean {near[0]}?' if near else '.'}"
+        self._problem((), f"{what} Any other name needs url and protocol, one of {', '.join(PROTOCOLS)}")
         return None
 
     def _protocol(self, protocol: str) -> str | None:

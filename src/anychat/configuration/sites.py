@@ -13,7 +13,7 @@ from anychat.providers import Access
 from anychat.registry import get_provider
 from anychat.sites.apis import api_site
 
-__all__ = ["provider_site"]
+__all__ = ["provider_site", "public_models"]
 
 
 def provider_site(row: ProviderTable) -> tuple[Site, Access]:
@@ -32,6 +32,14 @@ def provider_site(row: ProviderTable) -> tuple[Site, Access]:
         aliases=site.aliases | {public: own for public, own in names.items() if public != own},
     )
     return site, _access(row, site)
+
+
+def public_models(row: ProviderTable) -> dict[str, str]:
+    """The models that callers see: public name -> the service's own. Those of a provider class when none are given."""
+    if row.models or not row.type:
+        return row.model_names
+    provider = get_provider(row.type)
+    return {model: model for model in provider.models} | provider.model_aliases
 
 
 def _site(row: ProviderTable) -> Site:

@@ -147,7 +147,7 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return dict(self.models) if isinstance(self.models, dict) else {model: model for model in self.models}
 
     def __repr__(self) -> str:
-        secret = frozenset({"api_key", "cookies", "proxy", "headers", "options"})
+        secret = {"api_key", "cookies", "proxy", "headers", "options"} | ({"url"} if "?" in self.url else set())
         return _shown(self, hidden=self.hidden | secret, leave_out=frozenset({"hidden"}))
 
     def __rich_repr__(self) -> list[tuple[str, str]]:
