@@ -1,6 +1,7 @@
-"""`anychat demo`: a local server plays the services, and all five are asked at once."""
+"""`anychat demo`: a local server plays the services, and a gateway before it is asked all five at once."""
 
 import asyncio
+import signal
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,11 +16,18 @@ from anychat.demo.app import MOUNTS
 from anychat.demo.faults import FAULTS
 from anychat.demo.server import Demo
 from anychat.errors import AnychatError, ProviderError
+from anychat.gateway.core import Gateway
+from anychat.gateway.serve import serving
+from anychat.gateway.targets import Provider, Targets
+from anychat.protocols import create
+from anychat.protocols.base import Site
+from anychat.providers import Access
+from anychat.registry import get_provider
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["SERVICES", "Asked", "demo", "serve"]
+__all__ = ["SERVICES", "Asked", "demo", "demo_targets", "serve"]
 
 SERVICES = ("Chatgpt4o", "Chatgpt4Online", "ChatGptt", "Aichat", "ChatGpt")
 
@@ -62,9 +70,13 @@ def _about(name: str) -> str:
 
 
 @click.group(cls=_DemoGroup, invoke_without_command=True)
-@click.option("--once", is_flag=True, help="End after the answers (it always does, so far).")
+@click.option("--once", is_flag=True, help="End after the answers.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="Port of the local server; a free one if not given."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port of the gateway; 0 takes a free one.",
 )
 @_delay
 @click.option("-q", "--question", default=QUESTION, show_default=True, metavar="TEXT", help="What to ask.")
@@ -73,11 +85,12 @@ def _about(name: str) -> str:
 def demo(ctx: click.Context, once: bool, port: int, delay: float, question: str) -> None:
     """See five services answer, played by a local server.
 
-    All five are asked the same question at the same time. On a terminal the answers stream side by
-    side; in a pipe they come one after another. Ends with 0 only if all five answered.
+    A gateway is started before them, and all five are asked the same question through it at the same
+    time. On a terminal the answers stream side by side; in a pipe they come one after another. Then
+    the gateway serves until Ctrl-C. Ends with 0 only if all five answered.
     """
     if ctx.invoked_subcommand is None:
-        failed = asyncio.run(_demo(port, delay, question))
+        failed = asyncio.run(_demo(port, delay, question, once))
         if failed:
             ctx.ensure_object(Reporting).tell(f"no whole answer from {', '.join(failed)}; what stands above says why")
             ctx.exit(EXIT_CODES[ProviderError])
@@ -136,10 +149,10 @@ class Asked:
         return self.error is None and self.total is not None and bool(self.text)
 
     async def ask(self, url: str, question: str) -> None:
-        """Ask the service of the demo at `url`; an error is kept, not raised."""
-        client = AsyncClient(provider=self.name, base_url=f"{url}/{self.name}", cookies={"visit": "demo"})
+        """Ask the service by the gateway at `url`; an error is kept, not raised."""
+        client = AsyncClient(base_url=f"{url}/v1", protocol="openai")
         started = time.perf_counter()
-        events = client.events(messages=[{"role": "user", "content": question}])
+        events = client.events(model=self.name, messages=[{"role": "user", "content": question}])
         try:
             async for event in events:
                 if isinstance(event, Delta):
@@ -148,6 +161,7 @@ class Asked:
                     self.text += event.text
                     self.pieces += 1
         except AnychatError as error:
+            error.provider = self.name  # not the gateway, which only passed it on
             self.error = error
         finally:
             await events.aclose()
@@ -165,14 +179,35 @@ def _ms(seconds: float | None) -> str:
     return "–" if seconds is None else f"{seconds * 1000:.0f} ms"
 
 
-async def _demo(port: int, delay: float, question: str) -> list[str]:
+def demo_targets(url: str) -> Targets:
+    """The five services of the demo at `url`, its plugin of the newer kind, and its OpenAI API."""
+    access = Access(cookies={"visit": "demo"})
+    sites = [get_provider(name).site_at(f"{url}/{name}") for name in SERVICES]
+    sites.append(Site(name="aipkit", url=f"{url}/aipkit", protocol=create("aipkit"), default_model="aipkit"))
+    sites.append(
+        Site(
+            name="openai",
+            url=f"{url}/v1",
+            protocol=create("openai"),
+            api_key="demo",
+            default_model="gpt-4o-mini",
+            models=("gpt-4o-mini",),
+        )
+    )
+    return Targets(
+        Provider(name=site.name, site=site, access=access, models={model: model for model in site.models})
+        for site in sites
+    )
+
+
+async def _demo(port: int, delay: float, question: str, once: bool) -> list[str]:
     """Names of the services that did not answer."""
     from rich.console import Console
 
     console = Console(markup=False, emoji=False, highlight=False)
     answers = [Asked(name) for name in SERVICES]
-    async with Demo(port=port, delay=delay) as server:
-        tasks = [asyncio.create_task(answer.ask(server.url, question)) for answer in answers]
+    async with Demo(delay=delay) as server, serving(Gateway(demo_targets(server.url)), port=port) as url:
+        tasks = [asyncio.create_task(answer.ask(url, question)) for answer in answers]
         try:
             if console.is_terminal and not console.is_dumb_terminal:
                 await _show(console, answers, tasks)
@@ -182,7 +217,25 @@ async def _demo(port: int, delay: float, question: str) -> list[str]:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        click.echo(f"The gateway: {url}/v1 (OpenAI), {url} (Anthropic). Any program that speaks either may ask:")
+        click.echo(_curl(url))
+        if not once:
+            click.echo("Ctrl-C stops it.")
+            await _until_interrupt()
     return [answer.name for answer in answers if not answer.answered]
+
+
+def _curl(url: str) -> str:
+    body = '{"model": "Chatgpt4Online", "stream": true, "messages": [{"role": "user", "content": "Hello"}]}'
+    return f"curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'"
+
+
+async def _until_interrupt() -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
 
 
 async def _print(answers: Sequence[Asked], tasks: Sequence["asyncio.Task[None]"]) -> None:
