@@ -28,7 +28,7 @@ def check_port(host: str, port: int) -> int:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; choose another port") from error
         number: int = probe.getsockname()[1]
         return number
 
