@@ -15,6 +15,20 @@ from anychat.providers import Access
 from anychat.registry import get_provider
 
 SITES = ("Chatgpt4o", "Chatgpt4Online", "ChatGptt", "Aichat", "ChatGpt")
+"""The services that are classes."""
+
+APIS = {
+    "openai": ("openai", "/v1", "gpt-4o-mini"),
+    "responses": ("openai-responses", "/v1", "gpt-5-mini"),
+    "anthropic": ("anthropic", "/anthropic", "claude-sonnet-4-5"),
+    "gemini": ("gemini", "/gemini", "gemini-2.5-flash"),
+    "ollama": ("ollama", "/ollama", "qwen3"),
+    "aipkit": ("aipkit", "/aipkit", "kit"),
+}
+"""Name -> protocol, mount and a model, of the services that are no classes."""
+
+MODELS = (*(f"{site}/default" for site in SITES), *(f"{name}/{model}" for name, (_, _, model) in APIS.items()))
+"""A model of every service."""
 
 
 def providers(demo: Demo) -> list[Provider]:
@@ -29,12 +43,14 @@ def providers(demo: Demo) -> list[Provider]:
         )
         for name in SITES
     ]
-    openai = Site(name="openai", url=f"{demo.url}/v1", protocol=create("openai"), api_key="key")
-    kit = Site(name="aipkit", url=f"{demo.url}/aipkit", protocol=create("aipkit"))
-    return [
-        *found,
-        Provider(name="openai", site=openai, access=access, models={"gpt-4o-mini": "gpt-4o-mini"}),
-        Provider(name="aipkit", site=kit, access=access, models={"kit": "kit"}),
+    return found + [
+        Provider(
+            name=name,
+            site=Site(name=name, url=demo.url + path, protocol=create(protocol), api_key="key"),
+            access=access,
+            models={model: model},
+        )
+        for name, (protocol, path, model) in APIS.items()
     ]
 
 

@@ -12,10 +12,9 @@ import pytest
 from anychat.demo import Demo
 from anychat.gateway.core import Gateway
 from anychat.gateway.http import ServerLimits
-from tests.gateway.served import SITES, served
+from tests.gateway.served import MODELS, served
 
 QUESTION: list[Any] = [{"role": "user", "content": "What is the answer?"}]
-MODELS = [*(f"{site}/default" for site in SITES), "openai/gpt-4o-mini", "aipkit/kit"]
 
 Served = tuple[str, Demo, Gateway]
 
