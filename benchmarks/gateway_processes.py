@@ -1,0 +1,149 @@
+"""What the gateway's benchmarks start and look at: servers in processes of their own, their CPU time and memory.
+
+Linux only: the figures are read from /proc.
+"""
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["ANSWER", "QUESTION", "Server", "free_port", "gateway_command", "missing_tools", "nginx_command", "served"]
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+QUESTION = (
+    b'{"model":"gpt-4o","messages":[{"role":"system","content":"You are a helpful assistant."},'
+    b'{"role":"user","content":"Hello!"}]}'
+)
+ANSWER = (
+    b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":'
+    b'{"role":"assistant","content":"Hello! How can I help you today?"},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":9,"completion_tokens":9,"total_tokens":18}}'
+)
+
+
+class Server:
+    """A running server with all of its processes. `cold` is the time from its start to its first answer."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int, cold: float) -> None:
+        self.process = process
+        self.port = port
+        self.cold = cold
+
+    def pids(self) -> list[int]:
+        """The process and its descendants."""
+        children: dict[int, list[int]] = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit() and (fields := _stat(int(folder.name))):
+                children.setdefault(int(fields[1]), []).append(int(folder.name))
+        found = [self.process.pid]
+        for pid in found:
+            found += children.get(pid, [])
+        return found
+
+    def cpu(self) -> float:
+        """CPU seconds of all processes so far, in user and kernel mode."""
+        return sum((int(fields[11]) + int(fields[12])) / _TICKS for pid in self.pids() if (fields := _stat(pid)))
+
+    def memory(self) -> int:
+        """Resident bytes of all processes (shared pages count in each)."""
+        pages = sum(int(fields[21]) for pid in self.pids() if (fields := _stat(pid)))
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat behind the name, the state first; empty when the process has gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def served(command: Sequence[str], port: int, path: str = "/", seconds: float = 60.0) -> Iterator[Server]:
+    """The server of a command once it answers at `port`, whatever it answers. Its whole group ends with the block."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    try:
+        while not _answers(port, path):
+            if process.poll() is not None or time.perf_counter() - started > seconds:
+                raise SystemExit(f"{command[0]} did not come up on port {port}")
+            time.sleep(0.005)
+        yield Server(process, port, time.perf_counter() - started)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _answers(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def missing_tools(*names: str) -> str:
+    """What to do about programs that are not installed; empty when all are."""
+    missing = [name for name in names if shutil.which(name) is None]
+    return f"not installed: {', '.join(missing)} (Debian: apt-get install -y wrk nginx-light)" if missing else ""
+
+
+_NGINX = """
+worker_processes 1; worker_rlimit_nofile 20000; daemon off; master_process off; pid {folder}/{name}.pid;
+error_log {folder}/{name}.log;
+events {{ worker_connections 18000; }}
+http {{
+  access_log off; keepalive_requests 10000000; client_body_temp_path {folder}/c; proxy_temp_path {folder}/p;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  {upstream}
+  server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ {location} }} }}
+}}
+"""
+
+
+def nginx_command(folder: Path, port: int, to: int | None = None, *, streams: bool = False) -> list[str]:
+    """nginx with one worker: a plain proxy to the port `to` (unbuffered for streams), or the fixed answer itself."""
+    name = "fixed" if to is None else "proxy"
+    upstream = "" if to is None else f"upstream up {{ server 127.0.0.1:{to}; keepalive 64; }}"
+    location = (
+        f"default_type application/json; return 200 '{ANSWER.decode()}';"
+        if to is None
+        else 'proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection "";'
+    )
+    if streams:
+        location += " proxy_buffering off;"
+    file = folder / f"{name}-{port}.conf"
+    file.write_text(
+        _NGINX.format(folder=folder, name=name, upstream=upstream, port=port, location=location), encoding="utf-8"
+    )
+    return [shutil.which("nginx") or "nginx", "-c", str(file), "-e", str(folder / f"{name}-start.log")]
+
+
+def gateway_command(port: int, upstream: int, *options: str) -> list[str]:
+    """This gateway with one provider, the upstream at a port; see `gateway_served.py`."""
+    return [sys.executable, str(Path(__file__).with_name("gateway_served.py")), str(port), str(upstream), *options]
