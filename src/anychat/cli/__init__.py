@@ -19,8 +19,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("anychat.cli.demo:demo", "See five services answer, played by a local server."),
     "init": ("anychat.cli.init:init", "Write a commented configuration of the gateway."),
     "config": ("anychat.cli.config:config", "Check the configuration, or show what is in force."),
-    "init": ("anychat.cli.init:init", "Write a commented configuration of the gateway."),
-    "config": ("anychat.cli.config:config", "Check the configuration, or show what is in force."),
     "decode": ("anychat.cli.decode:decode", "Print what the chat answers in recordings mean."),
 }
 """Name -> where it stands and its one-line help, so that `anychat --help` imports none of them."""
