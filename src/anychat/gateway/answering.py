@@ -130,7 +130,7 @@ class Answering:
                     await writer.write(data)
         except AnychatError as error:
             self.log_failure(visit, error)
-            await writer.write(encoder.fail(error))
+            await writer.write(encoder.fail(visit.shown(error)))
             return None
         finally:
             self._metrics.open_streams.dec()
@@ -199,7 +199,7 @@ class Answering:
                 await pumping
             except AnychatError as error:
                 self.log_failure(visit, error)
-                await writer.write(encoder.fail(error))
+                await writer.write(encoder.fail(visit.shown(error)))
         finally:
             pumping.cancel()
             await asyncio.gather(pumping, return_exceptions=True)
@@ -241,7 +241,7 @@ class Answering:
                 await writer.write(chunk)
         except AnychatError as error:
             self.log_failure(visit, error)
-            await writer.write(surface.stream(Asked(turn=_NO_TURN), self._label(target)).fail(error))
+            await writer.write(surface.stream(Asked(turn=_NO_TURN), self._label(target)).fail(visit.shown(error)))
         finally:
             self._metrics.open_streams.dec()
             self._count(visit, target, seen)
@@ -250,7 +250,7 @@ class Answering:
         """A target's own refusal, in the words of the API that both speak."""
         self.log_failure(visit, error)
         shown = [(name, head.header(name)) for name in _SHOWN if head.header(name)]
-        status, body = surface.error(error, visit.id)
+        status, body = surface.error(visit.shown(error), visit.id)
         await visit.send(head.status if head.status >= 400 else status, body, shown)
 
     # What is counted

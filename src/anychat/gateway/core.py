@@ -149,7 +149,7 @@ class Gateway:
 
     async def _fail(self, visit: Visit, surface: Surface, error: AnychatError) -> None:
         self._answering.log_failure(visit, error)
-        status, body = surface.error(error, visit.id)
+        status, body = surface.error(visit.shown(error), visit.id)
         wait = getattr(error, "retry_after", None)
         await visit.send(status, body, [("retry-after", str(max(1, round(wait))))] if wait is not None else None)
 

@@ -6,13 +6,17 @@ import time
 from collections.abc import Iterable
 
 from anychat.chat import Event, Notice
+from anychat.errors import AnychatError
 from anychat.gateway.http import Headers, Incoming, Reply, Writer
+from anychat.gateway.shown import shown
 from anychat.gateway.targets import Target
 
 __all__ = ["JSON", "Visit"]
 
 JSON = ("content-type", "application/json")
 _EVENT_STREAM = [("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache")]
+_DEGRADED = frozenset({"dropped", "emulated", "tool_calls"})
+"""The notices that say how the answer is less than what was asked for."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _NOT_VISIBLE = re.compile(r"[^\x20-\x7e]")
 
@@ -20,7 +24,19 @@ _NOT_VISIBLE = re.compile(r"[^\x20-\x7e]")
 class Visit:
     """A request and its reply. `user` says whose stored answers and conversations it may go on from."""
 
-    __slots__ = ("first", "headers", "id", "incoming", "reply", "started", "status", "surface", "target", "user")
+    __slots__ = (
+        "_asked_of",
+        "first",
+        "headers",
+        "id",
+        "incoming",
+        "reply",
+        "started",
+        "status",
+        "surface",
+        "target",
+        "user",
+    )
 
     def __init__(self, incoming: Incoming, reply: Reply) -> None:
         self.incoming = incoming
@@ -31,13 +47,19 @@ class Visit:
         self.headers: Headers = [("x-request-id", self.id)]
         self.surface = "none"
         self.target = ""
+        self._asked_of: Target | None = None
         self.user = ""
         self.status = 0
         self.first: float | None = None
 
     def began(self, target: Target) -> None:
         self.target = target.name
+        self._asked_of = target
         self.headers.append(("x-anychat-target", target.header))
+
+    def shown(self, error: AnychatError) -> AnychatError:
+        """The error as the caller may see it."""
+        return error if self._asked_of is None else shown(error, self._asked_of)
 
     def timed(self) -> None:
         """The first event of the answer is there."""
@@ -48,7 +70,7 @@ class Visit:
     def degraded(self, dropped: Iterable[str], events: Iterable[Event]) -> None:
         """Tell in a header what of the question did not reach the target."""
         said = [f"{name} was left out" for name in dropped]
-        said += [event.text for event in events if type(event) is Notice and event.kind == "dropped"]
+        said += [event.text for event in events if type(event) is Notice and event.kind in _DEGRADED]
         if said:
             self.headers.append(("x-anychat-degraded", _NOT_VISIBLE.sub("?", "; ".join(said))[:1024]))
 

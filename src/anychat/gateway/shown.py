@@ -1,0 +1,42 @@
+"""What callers are shown of an error: its words, without the addresses behind the gateway."""
+
+import copy
+import re
+from urllib.parse import urlsplit
+
+from anychat.errors import AnychatError, LocalError, ProviderError, RemoteProtocolError, TransportError
+from anychat.gateway.targets import Target
+
+__all__ = ["shown"]
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#,;()\"'<>]+?(?=:\s|[\s/?#,;()\"'<>]|$)", re.I)
+
+_OURS = (TransportError, RemoteProtocolError)
+"""Errors whose words are anychat's own: no address in them is one that the service wanted to tell."""
+
+_LEAST_SECRET = 8
+"""A key shorter than this is none, and may stand in any text."""
+
+
+def shown(error: AnychatError, target: Target) -> AnychatError:
+    """The error with the target's name for its address; the same error when it tells none.
+
+    The key of the target is taken out as well, should a service repeat it.
+    """
+    text = told = str(error)
+    site = target.provider.site
+    if isinstance(error, _OURS):
+        text = _ADDRESS.sub(lambda found: "an address" if found.start() else target.name, text)
+    if isinstance(error, (*_OURS, LocalError)) or "://" in text:
+        parts = urlsplit(site.url)
+        for address in (f"{parts.scheme}://{parts.netloc}", parts.netloc):
+            text = text.replace(address, target.name) if address else text
+    if len(site.api_key or "") >= _LEAST_SECRET:
+        text = text.replace(str(site.api_key), "[key]")
+    if text == told:
+        return error
+    other = copy.copy(error)
+    other.args = (text,)
+    if isinstance(other, ProviderError):
+        other.text = text
+    return other
