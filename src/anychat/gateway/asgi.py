@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from anychat.gateway.http import BodyTooLarge, Headers
+from anychat.gateway.http import BodyTooLarge, BodyTooSlow, Headers
 
 if TYPE_CHECKING:
     from anychat.gateway.core import Gateway
@@ -37,7 +37,14 @@ class _Request:
         self._streaming = False
         self._read = asyncio.Event()
 
-    async def body(self, limit: int) -> bytes:
+    async def body(self, limit: int, seconds: float) -> bytes:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._whole_body(limit)
+        except TimeoutError as error:
+            raise BodyTooSlow(seconds) from error
+
+    async def _whole_body(self, limit: int) -> bytes:
         length = self.headers.get("content-length")
         if length is not None and (not length.isdigit() or int(length) > limit):
             raise BodyTooLarge(limit)

@@ -15,16 +15,18 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct
 
-from anychat.errors import AnychatError, BadRequest, ModelNotFound
+from anychat.errors import AnychatError, BadRequest, ModelNotFound, UnsupportedFeature
 from anychat.gateway.answering import Answering
-from anychat.gateway.http import BodyTooLarge, Incoming, Reply, ServerLimits
+from anychat.gateway.http import BodyRefused, Incoming, Reply, ServerLimits
 from anychat.gateway.metrics import Metrics
 from anychat.gateway.surfaces.anthropic import AnthropicSurface
 from anychat.gateway.surfaces.base import Surface
+from anychat.gateway.surfaces.embeddings import parse_embeddings
 from anychat.gateway.surfaces.openai import OpenAISurface
 from anychat.gateway.surfaces.responses import ResponsesSurface
 from anychat.gateway.targets import Targets
 from anychat.gateway.visit import Visit
+from anychat.protocols.base import Forwarding
 
 __all__ = ["Gateway"]
 
@@ -63,7 +65,8 @@ class Gateway:
             ("POST", "/v1/chat/completions"): self._asked(self._openai),
             ("POST", "/v1/responses"): self._asked(ResponsesSurface()),
             ("POST", "/v1/messages"): self._asked(self._anthropic),
-            ("POST", "/v1/messages/count_tokens"): self._count_tokens,
+            ("POST", "/v1/messages/count_tokens"): self._told(self._anthropic, "anthropic", self._count_tokens),
+            ("POST", "/v1/embeddings"): self._told(self._openai, "embeddings", self._embeddings),
             ("GET", "/v1/models"): self._models,
             ("GET", "/health/live"): self._live,
             ("GET", "/health/ready"): self._ready,
@@ -120,15 +123,24 @@ class Gateway:
     # Questions
 
     def _asked(self, surface: Surface) -> Handler:
-        """The handler of a surface's questions; what fails before an answer is told in its shape."""
+        """The handler of a surface's questions."""
+
+        async def work(visit: Visit, body: bytes) -> None:
+            await self._question(visit, surface, body)
+
+        return self._told(surface, surface.name, work)
+
+    def _told(self, surface: Surface, name: str, work: Callable[[Visit, bytes], Awaitable[None]]) -> Handler:
+        """A handler that reads the body; what fails before an answer is told in the surface's shape."""
 
         async def handler(visit: Visit) -> None:
-            visit.surface = surface.name
+            visit.surface = name
+            limits = self.limits
             try:
-                await self._question(visit, surface, await visit.incoming.body(self.limits.body_bytes))
-            except BodyTooLarge as error:
-                refusal = BadRequest(str(error), status=413, code="request_too_large")
-                await visit.send(413, surface.error(refusal, visit.id)[1], [("connection", "close")])
+                await work(visit, await visit.incoming.body(limits.body_bytes, limits.body_seconds))
+            except BodyRefused as error:
+                refusal = BadRequest(str(error), status=error.status, code=error.code)
+                await visit.send(error.status, surface.error(refusal, visit.id)[1], [("connection", "close")])
             except AnychatError as error:
                 await self._fail(visit, surface, error)
 
@@ -153,12 +165,17 @@ class Gateway:
         wait = getattr(error, "retry_after", None)
         await visit.send(status, body, [("retry-after", str(max(1, round(wait))))] if wait is not None else None)
 
-    async def _count_tokens(self, visit: Visit) -> None:
-        visit.surface = self._anthropic.name
-        try:
-            await visit.send(200, self._anthropic.count(await visit.incoming.body(self.limits.body_bytes)))
-        except AnychatError as error:
-            await self._fail(visit, self._anthropic, error)
+    async def _count_tokens(self, visit: Visit, body: bytes) -> None:
+        await visit.send(200, self._anthropic.count(body))
+
+    async def _embeddings(self, visit: Visit, body: bytes) -> None:
+        target = self.targets.find(parse_embeddings(body).model)
+        visit.began(target)
+        protocol = target.provider.site.protocol
+        if not (isinstance(protocol, Forwarding) and "embeddings" in protocol.forwards):
+            raise UnsupportedFeature(f"{target.name} gives no embeddings", feature="model")
+        call = target.forward("embeddings", body)
+        await self._answering.relay(visit, self._openai, target, call, streamed=False)
 
     # The rest
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-__all__ = ["BodyTooLarge", "Headers", "Incoming", "Reply", "ServerLimits", "Writer"]
+__all__ = ["BodyRefused", "BodyTooLarge", "BodyTooSlow", "Headers", "Incoming", "Reply", "ServerLimits", "Writer"]
 
 Headers = list[tuple[str, str]]
 
@@ -21,11 +21,32 @@ class ServerLimits(Struct, frozen=True, kw_only=True):
     depth: int = 100
 
 
-class BodyTooLarge(Exception):
-    """The request's body is longer than allowed; `limit` is in bytes."""
+class BodyRefused(Exception):
+    """The request's body was not read: it breaks a limit. `status` and `code` are what the caller is told."""
+
+    status = 400
+    code = "bad_request"
+
+
+class BodyTooLarge(BodyRefused):
+    """The body is longer than allowed; `limit` is in bytes."""
+
+    status = 413
+    code = "request_too_large"
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the body is longer than {limit} bytes")
+        self.limit = limit
+
+
+class BodyTooSlow(BodyRefused):
+    """The body took longer than allowed; `limit` is in seconds."""
+
+    status = 408
+    code = "request_timeout"
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(f"the body did not come within {limit:g} seconds")
         self.limit = limit
 
 
@@ -39,8 +60,8 @@ class Incoming(Protocol):
     """Names in lower case."""
     client: str
 
-    async def body(self, limit: int) -> bytes:
-        """The whole body. Raises `BodyTooLarge`."""
+    async def body(self, limit: int, seconds: float) -> bytes:
+        """The whole body. Raises `BodyTooLarge` for more than `limit` bytes, `BodyTooSlow` after `seconds`."""
 
 
 class Writer(Protocol):

@@ -1,14 +1,14 @@
 """The gateway on granian's RSGI, the fast interface.
 
 A caller who goes away cancels the handler. Watching for that costs a future, so short requests
-are not watched: it begins after 50 ms, or with a stream.
+are not watched: it begins after 50 ms, or with a stream. The time for the body runs from there, too.
 """
 
 import asyncio
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from anychat.gateway.http import BodyTooLarge, Headers
+from anychat.gateway.http import BodyTooLarge, BodyTooSlow, Headers
 
 if TYPE_CHECKING:
     from anychat.gateway.core import Gateway
@@ -45,7 +45,20 @@ class _Headers(Mapping[str, str]):
 class _Request:
     """`Incoming` and `Reply` of one RSGI request."""
 
-    __slots__ = ("_proto", "_stream", "_task", "_timer", "_watching", "client", "headers", "method", "path", "query")
+    __slots__ = (
+        "_body_seconds",
+        "_proto",
+        "_stream",
+        "_task",
+        "_timer",
+        "_too_slow",
+        "_watching",
+        "client",
+        "headers",
+        "method",
+        "path",
+        "query",
+    )
 
     def __init__(self, scope: Any, proto: Any) -> None:
         self.method: str = scope.method
@@ -58,14 +71,28 @@ class _Request:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[Any] | None = None
         self._stream: _Stream | None = None
+        self._body_seconds: float | None = None
+        self._too_slow = False
 
-    async def body(self, limit: int) -> bytes:
+    async def body(self, limit: int, seconds: float) -> bytes:
         length = self.headers.get("content-length")
-        if length is not None:
-            if not length.isdigit() or int(length) > limit:
-                raise BodyTooLarge(limit)
-            data: bytes = await self._proto()
-            return data
+        if length is not None and (not length.isdigit() or int(length) > limit):
+            raise BodyTooLarge(limit)
+        self._body_seconds = seconds
+        try:
+            if length is not None:
+                data: bytes = await self._proto()
+            else:
+                data = await self._pieces(limit)
+        except asyncio.CancelledError as error:
+            if not self._too_slow or self._task is None or self._task.uncancel():
+                raise
+            raise BodyTooSlow(seconds) from error
+        self._body_seconds = None
+        return data
+
+    async def _pieces(self, limit: int) -> bytes:
+        """A body whose length is not told."""
         pieces = []
         size = 0
         async for piece in self._proto:
@@ -87,7 +114,19 @@ class _Request:
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._task = asyncio.current_task(loop)
-        self._timer = loop.call_later(_WATCH_AFTER, self._watch)
+        self._timer = loop.call_later(_WATCH_AFTER, self._is_long)
+
+    def _is_long(self) -> None:
+        """The request is no short one."""
+        self._watch()
+        if self._body_seconds is not None:
+            remaining = max(0.0, self._body_seconds - _WATCH_AFTER)
+            self._timer = asyncio.get_running_loop().call_later(remaining, self._stop_reading)
+
+    def _stop_reading(self) -> None:
+        if self._body_seconds is not None and self._task is not None:
+            self._too_slow = True
+            self._task.cancel()
 
     def _watch(self) -> None:
         if self._watching is not None:

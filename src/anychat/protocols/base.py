@@ -157,7 +157,7 @@ class Forwarding(Protocol):
 
     @property
     def forwards(self) -> frozenset[str]:
-        """The APIs, as the gateway's surfaces are called."""
+        """The APIs, as the gateway's surfaces are called; `embeddings` for `POST /v1/embeddings`."""
 
     def forward(self, api: str, site: Site, body: bytes, model: str, state: SessionState) -> Call:
         """The call for this body, in which only the model is another; its decoder only watches.

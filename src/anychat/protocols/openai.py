@@ -49,7 +49,7 @@ from anychat.protocols.bodies import (
     split_address,
 )
 from anychat.protocols.openai_faults import Fault, fault_error, find_fault, http_error
-from anychat.protocols.openai_watch import CompletionWatch, with_model
+from anychat.protocols.openai_watch import CompletionWatch, EmbeddingsWatch, with_model
 from anychat.wire import Call, Decoder, Handshake, Head, Limits, Request, Steps
 
 __all__ = ["OpenAI"]
@@ -83,6 +83,9 @@ _FAILURES = frozenset({"error", "insufficient_system_resource"})
 """Finish reasons (OpenRouter, DeepSeek) that say that the model broke off."""
 
 
+_CHAT_PATH = "/chat/completions"
+
+
 class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`site.url` is the base address, such as `https://api.openai.com/v1`; a query of it is kept."""
 
@@ -90,9 +93,9 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     title: ClassVar[str] = "OpenAI chat completions and compatible servers"
     features: ClassVar[frozenset[str]] = frozenset({"*"})
     traits: ClassVar[frozenset[str]] = frozenset({"stream", "history", "system"})
-    forwards: ClassVar[frozenset[str]] = frozenset({"openai"})
+    forwards: ClassVar[frozenset[str]] = frozenset({"openai", "embeddings"})
 
-    path: str = "/chat/completions"
+    path: str = _CHAT_PATH
     include_usage: bool = True
     """Whether to ask for the number of tokens at the end of a stream; false for servers that refuse the field."""
     max_tokens_field: Literal["", "max_tokens", "max_completion_tokens"] = ""
@@ -127,8 +130,11 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
         if site.api_key:
             headers["authorization"] = f"Bearer {site.api_key}"
-        request = Request("POST", self._url(site), headers, with_model(body, model))
-        return Call(request, lambda head: CompletionWatch(head, state.limits, state.now))
+        embeds = api == "embeddings"
+        url = self._embeddings_url(site) if embeds else self._url(site)
+        watch = EmbeddingsWatch if embeds else CompletionWatch
+        request = Request("POST", url, headers, with_model(body, model))
+        return Call(request, lambda head: watch(head, state.limits, state.now))
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
         try:
@@ -146,6 +152,16 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def _url(self, site: Site) -> str:
         return _address(site.url, site.api_endpoint, self.path)
+
+    def _embeddings_url(self, site: Site) -> str:
+        """Embeddings stand beside chat completions. Raises `UnsupportedFeature` where those stand elsewhere."""
+        parts = urlsplit(self._url(site))
+        if not parts.path.endswith(_CHAT_PATH):
+            raise UnsupportedFeature(
+                f"{site.name}: where its embeddings are is not known, since its chat is not at {_CHAT_PATH}",
+                feature="model",
+            )
+        return parts._replace(path=parts.path.removesuffix(_CHAT_PATH) + "/embeddings").geturl()
 
     def _fields(self, site: Site, turn: ChatRequest) -> dict[str, Any]:
         for name, neutral in _NOT_CARRIED.items():

@@ -1,7 +1,7 @@
-"""Reading a chat completion that is passed on as it is: is it whole, what did it cost, where did it fail.
+"""Reading an answer that is passed on as it is: is it whole, what did it cost, where did it fail.
 
-The texts are not looked at. Unlike the answer's decoder this takes any number of choices, log
-probabilities, and fields that nobody here knows.
+Chat completions, streamed and not, and embeddings. The texts are not looked at. Unlike the answer's
+decoder this takes any number of choices, log probabilities, and fields that nobody here knows.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from anychat.protocols.bodies import Body
 from anychat.protocols.openai_faults import fault_error, find_fault, http_error
 from anychat.wire import Head, Limits
 
-__all__ = ["CompletionWatch", "with_model"]
+__all__ = ["CompletionWatch", "EmbeddingsWatch", "with_model"]
 
 
 class _Choice(Struct):
@@ -120,6 +120,40 @@ class _Loose(Struct):
     def chunk(self) -> _Chunk:
         error = None if self.error is None else msgspec.Raw(b"{}")
         return _Chunk(self.choices, self.usage, error)
+
+
+class _Embeddings(Struct):
+    data: list[msgspec.Raw]
+    usage: _Usage | None = None
+
+
+class EmbeddingsWatch:
+    """A `Decoder` of embeddings; the vectors are not looked at, only that there are some."""
+
+    partial = ""
+
+    def __init__(self, head: Head, limits: Limits, now: Callable[[], float]) -> None:
+        self._head = head
+        self._now = now
+        self._body = Body(head, limits)
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        self._body.add(data)
+        yield from ()
+
+    def close(self) -> Iterator[Event]:
+        body = self._body.read()
+        if not 200 <= self._head.status < 300:
+            raise http_error(self._head, body, self._now)
+        try:
+            made = msgspec.json.decode(body, type=_Embeddings)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise RemoteProtocolError(f"no list of embeddings came: {error}", status=self._head.status) from error
+        if not made.data:
+            raise RemoteProtocolError("no embeddings came", status=self._head.status)
+        if made.usage is not None:
+            yield Usage(made.usage.prompt_tokens, 0, made.usage.total_tokens)
+        yield Done("stop")
 
 
 def with_model(body: bytes, model: str) -> bytes:
