@@ -29,7 +29,7 @@ _FILE = click.option(
 @debug_option
 @click.pass_context
 def config(ctx: click.Context) -> None:
-    """Check the gateway's configuration, or show what is in force."""
+    """Check the configuration, or show what is in force."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(2)

@@ -19,7 +19,10 @@ __all__ = ["init"]
 @click.option("--force", is_flag=True, help="Put it in the place of a file that is there.")
 @debug_option
 def init(file: Path, force: bool) -> None:
-    """Write a commented configuration, by default ./anychat.toml, that only you can read."""
+    """Write a commented configuration of the gateway.
+
+    By default ./anychat.toml; only you can read it.
+    """
     text = (files("anychat.configuration") / "sample.toml").read_bytes()
     try:
         _write(file, text, force)

@@ -58,7 +58,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         _lay_environment(document, environ)
         for key, value in (overrides or {}).items():
             if value is not None:
-                document.lay_above(tuple(key.split(".")), value, f"argument {key}")
+                document.lay_above(tuple(key.split(".")), value, "argument")
         return cls(**_checked(document, environ), file=file, origins=_origins(document))
 
 
