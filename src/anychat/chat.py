@@ -3,7 +3,7 @@
 The option names are those of the OpenAI chat completions API, which most callers know.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -305,16 +305,18 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "top_p": (1,),
     "store": (False,),
     "modalities": (["text"],),
+    "thinking": ({"type": "disabled"},),
 }
 
 
 def admit(
-    turn: ChatRequest, features: frozenset[str], *, who: str, strict: bool = True
+    turn: ChatRequest, features: frozenset[str], *, who: str, strict: bool | Set[str] = True
 ) -> tuple[ChatRequest, tuple[Notice, ...]]:
     """The turn with only what the provider honours, and a notice for each thing dropped.
 
     `features` are option names, `images`, or `*` for all. In strict mode what cannot be honoured
-    raises `UnsupportedFeature` that names it. A neutral value (`n=1`, `tools=[]`) asks for nothing.
+    raises `UnsupportedFeature` that names it; as a set, `strict` holds for these names only (options,
+    `images`, `tool messages`). A neutral value (`n=1`, `tools=[]`) asks for nothing.
     """
     if "*" in features:
         return turn, ()
@@ -332,8 +334,9 @@ def admit(
     if "tools" not in features and any(m.tool_calls or m.role in ("tool", "function") for m in messages):
         dropped.append("tool messages")
         messages = tuple(m for m in messages if not (m.tool_calls or m.role in ("tool", "function")))
-    if dropped and strict:
-        raise UnsupportedFeature(f"{who} cannot honour: {', '.join(dropped)}", feature=dropped[0])
+    refused = [name for name in dropped if strict is True or (strict is not False and name in strict)]
+    if refused:
+        raise UnsupportedFeature(f"{who} cannot honour: {', '.join(refused)}", feature=refused[0])
     if not messages:
         raise UnsupportedFeature(f"{who}: nothing is left to send without {', '.join(dropped)}", feature=dropped[0])
     notices = tuple(Notice("dropped", f"{who} cannot honour {name!r}; it was left out") for name in dropped)

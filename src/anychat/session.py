@@ -19,7 +19,7 @@ import inspect
 import secrets
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Set
 from concurrent.futures import Future
 from contextlib import aclosing
 from typing import Any, NamedTuple
@@ -80,14 +80,15 @@ class Session:
         self,
         turn: ChatRequest,
         *,
-        strict: bool = True,
+        strict: bool | Set[str] = True,
         timeouts: Timeouts | None = None,
         on_challenge: ChallengeHandler | None = None,
     ) -> AsyncGenerator[Event, None]:
         """The events of the answer, as they arrive. Closing the generator closes the connection at once.
 
         Options that the protocol cannot honour raise `UnsupportedFeature`, or with `strict=False`
-        are dropped with a `Notice`. Errors carry the text that had arrived in `partial`.
+        are dropped with a `Notice`; as a set, `strict` names those that must not be dropped. Errors
+        carry the text that had arrived in `partial`.
         `timeouts.total` covers the handshake and the answer together.
         """
         asking = _Asking(timeouts or self.timeouts, on_challenge or self._on_challenge)

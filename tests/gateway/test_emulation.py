@@ -84,9 +84,16 @@ def numbered() -> Callable[[], str]:
 
 
 async def told(model: Model, **options: Any) -> list[Event]:
-    """The events that the caller gets, who offered the tools."""
-    emulation = emulated(**{"tools": TOOLS, **options})
-    return [event async for event in answer(emulation, model, numbered())]
+    """The events that the caller gets, who offered the tools, behind those that say what is emulated."""
+    return await behind_notices(answer(emulated(**{"tools": TOOLS, **options}), model, numbered()))
+
+
+async def behind_notices(events: AsyncGenerator[Event, None]) -> list[Event]:
+    got = [event async for event in events]
+    told = [event for event in got if isinstance(event, Notice) and event.kind == "emulated"]
+    assert told
+    assert got[: len(told)] == told
+    return got[len(told) :]
 
 
 def text_of(events: Iterable[Event]) -> str:
@@ -306,7 +313,7 @@ async def test_a_whole_round():
         Message("tool", "Rain", tool_call_id=call.id),
     )
     model = Model("It rains in Oslo.")
-    second = [event async for event in answer(emulated(history, tools=TOOLS), model, numbered())]
+    second = await behind_notices(answer(emulated(history, tools=TOOLS), model, numbered()))
     assert second == [Delta("It rains in Oslo."), Done()]
     assert model.asked[0].messages[2].text == f"One moment.\n\n{BLOCK}"
     assert '"result": "Rain"' in model.asked[0].messages[3].text
@@ -518,6 +525,7 @@ async def test_an_answer_that_breaks_off_is_an_error():
         raise TruncatedAnswer
 
     events = answer(emulated(tools=TOOLS), broken, numbered())
+    assert await anext(events) == Notice("emulated", "tools are emulated")
     assert await anext(events) == Delta("Hm.")
     with pytest.raises(TruncatedAnswer):
         await anext(events)

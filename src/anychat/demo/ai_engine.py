@@ -166,7 +166,8 @@ class AiEngine:
             reply = _refusal(visit, text, fresh, stream=stream)
         else:
             count = min(sum(isinstance(entry, dict) for entry in history or []), _MAX_MESSAGES) + 1
-            texts = tokens(answer(self.title, message, count), wanted)
+            earlier = "\n".join(str(entry.get("content")) for entry in history or [] if isinstance(entry, dict))
+            texts = tokens(answer(self.title, message, count, earlier), wanted)
             token = {"new_token": self.nonces.current()} if renewed else {}
             reply = _stream(visit, texts, fresh, token) if stream else _whole(visit, texts, fresh, token)
         if visit.wanted.get("nonce-expires") is not None or reply.status == 200:

@@ -86,7 +86,7 @@ class AiPower(Plugin):
 
     def _text(self, message: str, history: list[str]) -> str:
         # The instruction of the bot goes along as a message of the user's.
-        return answer(self.title, message, len(history) + 2)
+        return answer(self.title, message, len(history) + 2, "\n".join(history))
 
     def _json(self, visit: Visit, message: str, history: list[str]) -> Reply:
         wanted = visit.wanted

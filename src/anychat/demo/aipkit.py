@@ -47,6 +47,7 @@ class Aipkit(Plugin):
         self.title = mount.strip("/")
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
         self._history: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._said: dict[tuple[str, str], str] = {}
 
     def step(self, method: str, path: str, request: Request) -> Step:
         if path != self.AJAX:
@@ -159,9 +160,11 @@ class Aipkit(Plugin):
         before = self._history.pop(key, 0)
         # The question is kept at once, the answer when it has been given: a hang-up leaves the question.
         self._history[key] = before + asked
+        earlier = self._said.pop(key, "") if before else ""
+        self._said[key] = f"{earlier}\n{message}"
         if len(self._history) > _KEEP:
-            self._history.popitem(last=False)
-        texts = tokens(answer(self.title, message, min(before, _MAX_HISTORY) + asked), visit.wanted)
+            self._said.pop(self._history.popitem(last=False)[0], None)
+        texts = tokens(answer(self.title, message, min(before, _MAX_HISTORY) + asked, earlier), visit.wanted)
         response = f"resp_demo{time.time_ns() // 1_000_000}"
         status = {"status": "in_progress", "response_id": response}
         pieces = [

@@ -8,6 +8,7 @@ messages the model was sent.
 import re
 
 from anychat.demo.faults import Wanted
+from anychat.demo.tools import written_answer
 
 __all__ = ["answer", "folded_turns", "last_question", "tokens"]
 
@@ -49,9 +50,15 @@ def folded_turns(text: str) -> int:
     return len(re.findall(r"^(?:System|User|Assistant): ", text, flags=re.M))
 
 
-def answer(service: str, question: str, count: int) -> str:
-    """The whole answer, in Markdown."""
+def answer(service: str, question: str, count: int, earlier: str = "") -> str:
+    """The whole answer, in Markdown; what the model writes for tools or JSON that it was told of in words.
+
+    `earlier` is what was said before the question, where the question does not have it in itself.
+    """
+    said = f"{earlier}\n{question}"
     question = last_question(question).strip()
+    if (written := written_answer(question, said)) is not None:
+        return written
     if len(question) > _QUOTE_CHARACTERS:
         question = question[:_QUOTE_CHARACTERS] + "…"
     quote = "\n".join(f"> {line}" for line in question.splitlines() or [""])

@@ -34,6 +34,8 @@ class _Conversation(Struct):
     messages: set[str] = field(default_factory=set)
     count: int = 0
     """Messages that the model would be sent."""
+    said: str = ""
+    """What was asked in them."""
 
 
 class ChatgptWeb:
@@ -146,7 +148,8 @@ class ChatgptWeb:
             kept.messages.add(message["id"])
         kept.count += len(body["messages"])
         talk = _Talk(key, str(uuid.uuid4()), body["model"])
-        text = answer(self.title, _text(body["messages"][-1]), kept.count)
+        kept.said = "\n".join([kept.said, *map(_text, body["messages"])])
+        text = answer(self.title, _text(body["messages"][-1]), kept.count, kept.said)
         pieces = _pieces(visit, talk, tokens(text, visit.wanted), body)
 
         def finished(whole: bool) -> None:

@@ -1,8 +1,10 @@
 """When the demo's model calls tools, and with what."""
 
+import json
+import re
 from typing import Any
 
-__all__ = ["example_arguments", "tools_called"]
+__all__ = ["example_arguments", "tools_called", "written_answer"]
 
 _EXAMPLES: dict[str, Any] = {"integer": 1, "number": 1.5, "boolean": True, "array": [], "object": {}}
 
@@ -23,6 +25,53 @@ def example_arguments(schema: Any) -> dict[str, Any]:
     return {name: _example(about) for name, about in properties.items()}
 
 
+_AGAIN = "Your last answer cannot be used:"
+_TOLD = re.compile(r'\{"name": "')
+_WISH = re.compile(r"\b(use tools?\b.*)", re.I)
+_FIT = re.compile(r"^It must fit this JSON schema:\n(.*)$", re.M)
+_ANY = "Answer with one JSON object"
+
+
+def written_answer(question: str, said: str) -> str | None:
+    """What a model that knows only text writes where the question tells it of tools or wants JSON; else None.
+
+    `said` is the whole conversation. With `badly` in the question the first answer is broken and the
+    second, after a complaint, right; with `hopelessly` both are broken.
+    """
+    again = question.startswith(_AGAIN)
+    if "```tool_results" in question:
+        return None
+    asked = said if again else question
+    broken = "hopelessly" in asked or ("badly" in asked and not again)
+    told = said.replace("”", '"')  # as one of the plugins keeps quotes in its history
+    tools = {tool["name"]: tool for at in _TOLD.finditer(told) if (tool := _described(told, at.start()))}
+    wishes = _WISH.findall(asked)
+    if tools and wishes:
+        count = tools_called(wishes[-1], len(tools))
+        chosen = list(tools.values())[:count]
+        calls = [{"name": tool["name"], "arguments": example_arguments(tool.get("parameters"))} for tool in chosen]
+        block = json.dumps(calls, ensure_ascii=False)
+        return f"I look it up. 🔎\n\n```tool_calls\n{block[:-2] if broken else block}\n```"
+    schemas = _FIT.findall(asked)
+    if not schemas and _ANY not in asked:
+        return None
+    value = _example(json.loads(schemas[-1])) if schemas else {"answer": 42}
+    return "Here you are: {answer}" if broken else f"```json\n{json.dumps(value, ensure_ascii=False)}\n```"
+
+
+def _described(text: str, at: int) -> dict[str, Any] | None:
+    """The tool that is described there; None for what only looks like it: a call, a result."""
+    try:
+        value: dict[str, Any] = json.JSONDecoder().raw_decode(text, at)[0]
+    except ValueError:
+        return None
+    return None if {"arguments", "result"} & value.keys() else value
+
+
 def _example(about: Any) -> Any:
+    if isinstance(about, dict) and about.get("enum"):
+        return about["enum"][0]
+    if isinstance(about, dict) and about.get("properties"):
+        return example_arguments(about)
     kind = about.get("type") if isinstance(about, dict) else None
     return _EXAMPLES.get(kind, "Париж") if isinstance(kind, str) else "Париж"

@@ -7,18 +7,21 @@ proper HTTP status. What fails later ends in the surface's error event, and neve
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar
 
 import msgspec
 
 from anychat.chat import ChatRequest, Event, Notice, Usage
 from anychat.errors import AnychatError, ProviderError, UnsupportedFeature
+from anychat.gateway.asking import ask
 from anychat.gateway.conversations import Conversations, MemoryStore, Responses
+from anychat.gateway.http import Writer
+from anychat.gateway.keep_alive import KeepAlive
 from anychat.gateway.metrics import Metrics
 from anychat.gateway.relay import relay_stream, relay_whole
-from anychat.gateway.surfaces.base import Asked, Label, Surface
+from anychat.gateway.surfaces.base import Asked, Label, StreamEncoder, Surface
 from anychat.gateway.surfaces.openai import OpenAISurface
 from anychat.gateway.surfaces.responses_request import continued, remembered
 from anychat.gateway.targets import Target
@@ -143,7 +146,7 @@ class Answering:
         if not isinstance(surface, OpenAISurface):
             raise UnsupportedFeature("n: this API gives one answer", feature="n")
         label = self._label(target)
-        asking = [target.session.ask(asked.turn, strict=target.provider.strict) for _ in range(n)]
+        asking = [ask(target, asked.turn) for _ in range(n)]
         if asked.stream:
             await self._several_streams(visit, surface, target, asked, asking, label)
             return
@@ -179,27 +182,36 @@ class Answering:
         async def pump_all() -> None:
             try:
                 await _all([pump(index, events) for index, events in enumerate(asking)])
-            finally:
+            except Exception:  # whatever failed, the reader is to be woken; it raises it again
                 await arrived.put(None)
+                raise
+            await arrived.put(None)
 
         pumping = asyncio.ensure_future(pump_all())
         try:
-            first = await arrived.get()
-            if first is None:
-                await pumping  # raises what failed before anything came
-                return
-            visit.timed()
-            writer = await visit.stream()
-            item: tuple[int, Event] | None = first
-            while item is not None:
-                if data := encoder.feed(*item):
-                    await writer.write(data)
+            before, item = [], await arrived.get()
+            while item is not None and type(item[1]) is Notice:
+                before.append(item)
                 item = await arrived.get()
-            try:
-                await pumping
-            except AnychatError as error:
-                self.log_failure(visit, error)
-                await writer.write(encoder.fail(visit.shown(error)))
+            if item is None:
+                await pumping  # raises what failed before anything came
+            visit.timed()
+            visit.degraded(asked.echo.get("dropped", ()), {notice: None for _, notice in before})
+            writer = await visit.stream()
+            seen = [event for _, event in before]
+            with self._streaming(visit, target, writer, encoder.keep_alive, seen):
+                try:
+                    if opening := b"".join([encoder.feed(*notice) for notice in before]):
+                        await writer.write(opening)
+                    while item is not None:
+                        seen.append(item[1])
+                        if data := encoder.feed(*item):
+                            await writer.write(data)
+                        item = await arrived.get()
+                    await pumping
+                except AnychatError as error:
+                    self.log_failure(visit, error)
+                    await writer.write(encoder.fail(visit.shown(error)))
         finally:
             pumping.cancel()
             await asyncio.gather(pumping, return_exceptions=True)

@@ -234,7 +234,10 @@ def _with_reminder(messages: list[Message], text: str) -> list[Message]:
 
 
 class Emulation:
-    """One turn whose tools or JSON are emulated. `turn` is what to ask the service; `notices` what is not checked."""
+    """One turn whose tools or JSON are emulated.
+
+    `turn` is what to ask the service; `notices` is what the caller should know.
+    """
 
     def __init__(
         self, turn: ChatRequest, tools: dict[str, _Tool], choice: str, form: _Json | None, what: frozenset[str]
@@ -249,8 +252,12 @@ class Emulation:
         self.turn = msgspec.structs.replace(turn, messages=self._messages(turn, "tools" in what), options=options)
         schemas = [tool.schema for tool in tools.values()] + ([form.schema] if form and form.schema else [])
         unchecked = sorted({keyword for schema in schemas for keyword in schema.unchecked})
-        text = f"the check of the schema's {' and '.join(unchecked)} was left out; the model was told of it"
-        self.notices: tuple[Notice, ...] = (Notice("dropped", text),) if unchecked else ()
+        notices = [Notice("emulated", "tools are emulated")] if tools else []
+        notices += [Notice("emulated", "JSON answers are emulated")] if form else []
+        if unchecked:
+            text = f"the check of the schema's {' and '.join(unchecked)} was left out; the model was told of it"
+            notices.append(Notice("dropped", text))
+        self.notices = tuple(notices)
 
     def _messages(self, turn: ChatRequest, speak: bool) -> tuple[Message, ...]:
         messages = _spoken(turn.messages) if speak else list(turn.messages)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import cast
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anychat.errors import ModelNotFound
 from anychat.protocols.base import Forwarding, Site
@@ -47,6 +47,8 @@ class Target(Struct, frozen=True):
     """The surfaces whose bodies the target takes as they are."""
     header: str
     """The name as a header's value."""
+    timeouts: Timeouts | None = None
+    """Time limits of its answers; None for those of the session."""
 
     def forward(self, surface: str, body: bytes) -> Call:
         """The call that passes a body on, with the service's own name of the model."""
@@ -63,16 +65,19 @@ class Targets:
         providers: Iterable[Provider],
         routes: Mapping[str, tuple[str, ...]] | None = None,
         previous: "Targets | None" = None,
+        timeouts: Mapping[str, Timeouts] | None = None,
     ) -> None:
+        """`timeouts` has those of routes by their names."""
         self._providers = {provider.name: provider for provider in providers}
         self._routes = dict(routes or {})
+        self._timeouts = dict(timeouts or {})
         self._sessions: dict[str, Session] = {}
         if previous is not None:
             kept = previous._sessions
             self._sessions = {
                 name: kept[name]
                 for name, provider in self._providers.items()
-                if name in kept and previous._providers[name] == provider
+                if name in kept and _same_visitor(previous._providers[name], provider)
             }
         self._listing: dict[str, tuple[str, str]] = {}
         for provider in self._providers.values():
@@ -91,15 +96,20 @@ class Targets:
 
     def _find(self, name: str) -> Target:
         if name in self._routes:
-            return self._direct(self._routes[name][0], name)
+            return self._routed(name, name)
         if name.partition("/")[0] in self._providers:
             return self._direct(name, name)
         if name in self._listing:
             provider, model = self._listing[name]
             return self._target(self._providers[provider], model)
         if "*" in self._routes:
-            return self._direct(self._routes["*"][0], name)
+            return self._routed("*", name)
         raise ModelNotFound(f"the model {name!r} does not exist here")
+
+    def _routed(self, route: str, asked: str) -> Target:
+        target = self._direct(self._routes[route][0], asked)
+        timeouts = self._timeouts.get(route)
+        return target if timeouts is None else structs.replace(target, timeouts=timeouts)
 
     def _direct(self, target: str, asked: str) -> Target:
         provider, _, model = target.partition("/")
@@ -113,14 +123,15 @@ class Targets:
             own = provider.site.default_model
         name = f"{provider.name}/{model}" if model else provider.name
         protocol = provider.site.protocol
-        forwards = protocol.forwards if isinstance(protocol, Forwarding) else frozenset()
+        # What is emulated has to be put into words: such a target's bodies cannot go through.
+        forwards = protocol.forwards if isinstance(protocol, Forwarding) and not provider.emulate else frozenset()
         return Target(name, provider, own, self._session(provider), forwards, re.sub(r"[^\x20-\x7e]", "?", name)[:256])
 
     def _session(self, provider: Provider) -> Session:
         session = self._sessions.get(provider.name)
         if session is None:
             session = self._sessions[provider.name] = open_session(provider.site, provider.access)
-            session.timeouts = provider.timeouts or session.timeouts
+        session.timeouts = provider.timeouts or provider.access.timeouts(provider.site)
         return session
 
     def models(self) -> list[tuple[str, str]]:
@@ -132,3 +143,8 @@ class Targets:
             for model in owner.models or {"default": ""}:
                 listed.setdefault(f"{name}/{model}", name)
         return list(listed.items())
+
+
+def _same_visitor(before: Provider, now: Provider) -> bool:
+    """Whether a session with the one goes on for the other: the same place, reached in the same way."""
+    return (before.site, before.access) == (now.site, now.access)
