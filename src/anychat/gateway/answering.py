@@ -43,9 +43,10 @@ _NO_TURN = ChatRequest(messages=())
 class Answering:
     """Answers questions and remembers what later ones may go on from."""
 
-    def __init__(self, metrics: Metrics, now: Callable[[], float]) -> None:
+    def __init__(self, metrics: Metrics, now: Callable[[], float], keep_alive: float) -> None:
         self._metrics = metrics
         self._now = now
+        self._keep_alive = keep_alive
         self._conversations = Conversations(MemoryStore(now=now))
         self._responses = Responses.in_memory(now=now)
 
@@ -123,22 +124,33 @@ class Answering:
         visit.degraded(asked.echo.get("dropped", ()), seen)
         opening = encoder.open() + b"".join(map(encoder.feed, seen))
         writer = await visit.stream()
+        with self._streaming(visit, target, writer, encoder.keep_alive, seen):
+            try:
+                if opening:
+                    await writer.write(opening)
+                async for event in events:
+                    seen.append(event)
+                    if data := encoder.feed(event):
+                        await writer.write(data)
+            except AnychatError as error:
+                self.log_failure(visit, error)
+                await writer.write(encoder.fail(visit.shown(error)))
+                return None
+        return seen
+
+    @contextmanager
+    def _streaming(
+        self, visit: Visit, target: Target, writer: Writer, ping: Callable[[], bytes], seen: Sequence[Event]
+    ) -> Iterator[None]:
+        """What goes along with a streamed answer: it is counted, and says that it lives while nothing comes."""
         self._metrics.open_streams.inc()
+        alive = KeepAlive(writer, ping, seen, self._keep_alive)
         try:
-            if opening:
-                await writer.write(opening)
-            async for event in events:
-                seen.append(event)
-                if data := encoder.feed(event):
-                    await writer.write(data)
-        except AnychatError as error:
-            self.log_failure(visit, error)
-            await writer.write(encoder.fail(visit.shown(error)))
-            return None
+            yield
         finally:
+            alive.stop()
             self._metrics.open_streams.dec()
             self._count(visit, target, seen)
-        return seen
 
     # Several answers to one question, from a target that gives one at a time
 
@@ -246,17 +258,18 @@ class Answering:
         opening = await anext(chunks, b"")
         visit.timed()
         writer = await visit.stream()
-        self._metrics.open_streams.inc()
-        try:
-            await writer.write(opening)
-            async for chunk in chunks:
-                await writer.write(chunk)
-        except AnychatError as error:
-            self.log_failure(visit, error)
-            await writer.write(surface.stream(Asked(turn=_NO_TURN), self._label(target)).fail(visit.shown(error)))
-        finally:
-            self._metrics.open_streams.dec()
-            self._count(visit, target, seen)
+
+        def encoder() -> StreamEncoder:
+            return surface.stream(Asked(turn=_NO_TURN), self._label(target))
+
+        with self._streaming(visit, target, writer, lambda: encoder().keep_alive(), seen):
+            try:
+                await writer.write(opening)
+                async for chunk in chunks:
+                    await writer.write(chunk)
+            except AnychatError as error:
+                self.log_failure(visit, error)
+                await writer.write(encoder().fail(visit.shown(error)))
 
     async def _relay_failure(self, visit: Visit, surface: Surface, head: Head, error: ProviderError) -> None:
         """A target's own refusal, in the words of the API that both speak."""

@@ -46,10 +46,18 @@ Handler = Callable[[Visit], Awaitable[None]]
 
 
 class Gateway:
-    """Answers requests. `targets` may be replaced at any time; requests under way keep theirs."""
+    """Answers requests. `targets` may be replaced at any time; requests under way keep theirs.
+
+    `keep_alive` is the seconds of a target's silence in mid-stream after which the caller gets a sign of life.
+    """
 
     def __init__(
-        self, targets: Targets, *, limits: ServerLimits = ServerLimits(), now: Callable[[], float] = time.time
+        self,
+        targets: Targets,
+        *,
+        limits: ServerLimits = ServerLimits(),
+        keep_alive: float = 15.0,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.targets = targets
         self.metrics = Metrics()
@@ -58,7 +66,7 @@ class Gateway:
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
-        self._answering = Answering(self.metrics, now)
+        self._answering = Answering(self.metrics, now, keep_alive)
         self._openai = OpenAISurface()
         self._anthropic = AnthropicSurface()
         self._routes: dict[tuple[str, str], Handler] = {
