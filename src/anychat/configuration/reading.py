@@ -122,7 +122,6 @@ class Document:
         if expanded.variables:
             origin = self.origins[path] = Origin(self.lines.get(path), expanded.variables)
             if origin.secret:
-                self.keep_secret(expanded.text)
                 for name in filter(is_secret, expanded.variables):
                     self.keep_secret(environ.get(name, ""))
         return expanded.text

@@ -33,12 +33,12 @@ class LimitsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     body_bytes: Bytes = 32 << 20
     body_seconds: Seconds = 60.0
     """How long a caller may take to send a body."""
-    depth: Annotated[int, Meta(ge=4, le=512, description="a whole number from 4 to 512")] = 100
+    depth: Annotated[int, Meta(ge=4, le=100, description="a whole number from 4 to 100")] = 100
     """How deep the JSON of a body may be nested."""
-    header_bytes: Bytes = 64 << 10
-    headers: Count = 100
+    header_bytes: Annotated[int, Meta(ge=8192, description="a number of bytes, at least 8192")] = 64 << 10
+    headers: Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")] = 100
     header_seconds: Seconds = 15.0
-    """How long a caller may take to send the head of a request."""
+    """How long a caller may take to send the head of a request, and how long an idle connection is kept."""
     streams: Count = 10_000
     """Answers under way at once, in each worker."""
 
