@@ -408,7 +408,7 @@ def test_a_question_with_everything():
     assert question.stream
     assert question.turn.stream
     assert question.turn.options == {
-        "max_completion_tokens": 50,
+        "max_tokens": 50,
         "temperature": 0.5,
         "top_p": 0.9,
         "truncation": "auto",

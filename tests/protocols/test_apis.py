@@ -99,8 +99,8 @@ def test_where_the_models_are_listed():
 # What the rows tell the protocol
 
 
-def sent(protocol: OpenAI, messages: Any = "hi", **options: Any) -> Any:
-    site = Site(name="Api", url="https://api.test/v1", protocol=protocol)
+def sent(protocol: OpenAI, messages: Any = "hi", url: str = "https://api.test/v1", **options: Any) -> Any:
+    site = Site(name="Api", url=url, protocol=protocol)
     return json.loads(ask(protocol, site, turn(messages, **options)).request.body)
 
 
@@ -117,6 +117,13 @@ def sent(protocol: OpenAI, messages: Any = "hi", **options: Any) -> Any:
 def test_the_limit_goes_by_the_name_that_the_server_knows(field: Any, options: Any, limits: Any):
     fields = sent(OpenAI(max_tokens_field=field), **options)
     assert {name: value for name, value in fields.items() if name.startswith("max_")} == limits
+
+
+def test_at_openais_own_address_it_is_the_newer_name():
+    assert sent(OpenAI(), url="https://eu.api.openai.com/v1", max_tokens=3)["max_completion_tokens"] == 3
+    assert "max_tokens" not in sent(OpenAI(), url="https://api.openai.com/v1", max_tokens=3)
+    assert sent(OpenAI(max_tokens_field="max_tokens"), url="https://api.openai.com/v1", max_tokens=3)["max_tokens"] == 3
+    assert sent(OpenAI(), url="https://notopenai.com/v1", max_tokens=3)["max_tokens"] == 3
 
 
 def test_a_server_without_the_role_developer_gets_system():

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from anychat.chat import Delta, Done, Event, Usage
-from anychat.errors import BadRequest, ProviderUnavailable, RateLimited, TruncatedAnswer
+from anychat.errors import BadRequest, ProviderUnavailable, RateLimited, RemoteProtocolError, TruncatedAnswer
 from anychat.protocols import create
 from anychat.protocols.base import Forwarding, Site
 from anychat.testing import conformance
@@ -47,6 +47,41 @@ def test_only_the_model_is_another(family: str):
 def test_the_sites_own_headers_go_along():
     headers = call("anthropic", {}, beta=["a", "b"], version="2026-10-21").request.headers
     assert (headers["anthropic-beta"], headers["anthropic-version"]) == ("a,b", "2026-10-21")
+
+
+def test_what_the_caller_says_of_versions_goes_along():
+    protocol = create("anthropic", {"beta": ["a", "b"]})
+    assert isinstance(protocol, Forwarding)
+    assert protocol.listed_headers == {"anthropic-beta", "anthropic-version"}
+    site = Site(name="Api", url="https://api.test/v1?x=1", protocol=protocol, api_key="k")
+    given = {"anthropic-beta": "c, a,,d", "anthropic-version": "2023-01-01"}
+    request = protocol.forward("anthropic", site, b"{}", "own", new_state(), given).request
+    assert request.headers["anthropic-beta"] == "a,b,c,d"
+    assert request.headers["anthropic-version"] == "2023-01-01"
+    assert request.headers["x-api-key"] == "k"
+    counting = protocol.forward("anthropic/count_tokens", site, b"{}", "own", new_state(), given).request
+    assert counting.url == "https://api.test/v1/messages/count_tokens?x=1"
+    assert counting.headers == request.headers
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (200, b'{"input_tokens": 12, "more": 1}', None),
+        (200, b'{"input_tokens": "12"}', RemoteProtocolError),
+        (200, b"[]", RemoteProtocolError),
+        (200, b"", ProviderUnavailable),
+        (200, b"event: ping\ndata: {}\n\n", RemoteProtocolError),
+        (429, b'{"type":"error","error":{"type":"rate_limit_error","message":"slow down"}}', RateLimited),
+    ],
+)
+def test_a_count_is_watched(status: int, body: bytes, error: Any):
+    protocol = create("anthropic")
+    assert isinstance(protocol, Forwarding)
+    site = Site(name="Api", url="https://api.test", protocol=protocol, api_key="k")
+    watch = protocol.forward("anthropic/count_tokens", site, b"{}", "own", new_state())
+    got = read(watch.decoder(Head(status, {})), [body])
+    assert (type(got.error) if error else got.events) == (error or [Done()])
 
 
 class WithoutPieces:

@@ -48,10 +48,10 @@ def ask(target: Target, turn: ChatRequest) -> AsyncGenerator[Event, None]:
     strict = True if provider.strict else NEVER_DROPPED
     emulation = emulate(turn, provider.emulate) if provider.emulate else None
     if emulation is None:
-        return target.session.ask(turn, strict=strict)
+        return target.session.ask(turn, strict=strict, timeouts=target.timeouts)
 
     def attempt(turn: ChatRequest) -> AsyncGenerator[Event, None]:
-        return _counted(turn, target.session.ask(turn, strict=strict))
+        return _counted(turn, target.session.ask(turn, strict=strict, timeouts=target.timeouts))
 
     return answer(emulation, attempt, _call_id)
 

@@ -55,6 +55,7 @@ class Gateway:
         self,
         targets: Targets,
         *,
+_COUNT = "anthropic/count_tokens"
         limits: ServerLimits = ServerLimits(),
         keep_alive: float = 15.0,
         now: Callable[[], float] = time.time,
@@ -163,7 +164,8 @@ class Gateway:
         target = self.targets.find(peek.model)
         visit.began(target)
         if surface.name in target.forwards:
-            await self._answering.relay(visit, surface, target, target.forward(surface.name, body), bool(peek.stream))
+            call = target.forward(surface.name, body, visit.incoming.headers)
+            await self._answering.relay(visit, surface, target, call, bool(peek.stream))
         else:
             await self._answering.answer(visit, surface, target, surface.parse(body))
 
@@ -174,7 +176,19 @@ class Gateway:
         await visit.send(status, body, [("retry-after", str(max(1, round(wait))))] if wait is not None else None)
 
     async def _count_tokens(self, visit: Visit, body: bytes) -> None:
-        await visit.send(200, self._anthropic.count(body))
+        try:
+            peek = _PEEK.decode(body)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            # The surface knows what to say about it.
+            await visit.send(200, self._anthropic.count(body))
+            return
+        target = self.targets.find(peek.model)
+        visit.began(target)
+        if _COUNT in target.forwards:
+            call = target.forward(_COUNT, body, visit.incoming.headers)
+            await self._answering.relay(visit, self._anthropic, target, call, streamed=False)
+        else:
+            await visit.send(200, self._anthropic.count(body))
 
     async def _embeddings(self, visit: Visit, body: bytes) -> None:
         target = self.targets.find(parse_embeddings(body).model)
@@ -182,7 +196,7 @@ class Gateway:
         protocol = target.provider.site.protocol
         if not (isinstance(protocol, Forwarding) and "embeddings" in protocol.forwards):
             raise UnsupportedFeature(f"{target.name} gives no embeddings", feature="model")
-        call = target.forward("embeddings", body)
+        call = target.forward("embeddings", body, visit.incoming.headers)
         await self._answering.relay(visit, self._openai, target, call, streamed=False)
 
     # The rest

@@ -10,7 +10,7 @@ from typing import cast
 
 from msgspec import Struct, structs
 
-from anychat.errors import ModelNotFound
+from anychat.errors import BadRequest, ModelNotFound
 from anychat.protocols.base import Forwarding, Site
 from anychat.providers import Access, open_session
 from anychat.session import Session
@@ -18,6 +18,8 @@ from anychat.transport import Timeouts
 from anychat.wire import Call
 
 __all__ = ["Provider", "Target", "Targets"]
+
+_VISIBLE = re.compile(r"[\x20-\x7e]{1,2048}")
 
 
 class Provider(Struct, frozen=True, kw_only=True):
@@ -50,11 +52,24 @@ class Target(Struct, frozen=True):
     timeouts: Timeouts | None = None
     """Time limits of its answers; None for those of the session."""
 
-    def forward(self, surface: str, body: bytes) -> Call:
-        """The call that passes a body on, with the service's own name of the model."""
+    def forward(self, surface: str, body: bytes, headers: Mapping[str, str]) -> Call:
+        """The call that passes a body on, with the service's own name of the model.
+
+        Of the caller's `headers` the listed ones go along. Raises `BadRequest` for one that is no visible ASCII.
+        """
         # The session's site: it has the key of whoever opened it.
         site = self.session.site
-        return cast(Forwarding, site.protocol).forward(surface, site, body, self.model, self.session.state)
+        protocol = cast(Forwarding, site.protocol)
+        along = _listed(headers, protocol.listed_headers) if protocol.listed_headers else {}
+        return protocol.forward(surface, site, body, self.model, self.session.state, along)
+
+
+def _listed(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    along = {name: value for name in sorted(names) if (value := headers.get(name))}
+    for name, value in along.items():
+        if not _VISIBLE.fullmatch(value):
+            raise BadRequest(f"the header {name} is no visible ASCII of at most 2048 characters", status=400)
+    return along
 
 
 class Targets:

@@ -11,7 +11,7 @@ Not carried: the signatures of thinking, and redacted thinking. A conversation w
 adaptive thinking does without. Who needs them speaks this API on both sides and passes bodies through.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 from urllib.parse import urljoin, urlsplit
 
@@ -67,7 +67,8 @@ class Anthropic(Direct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     title: ClassVar[str] = "Anthropic Messages and compatible servers"
     features: ClassVar[frozenset[str]] = SHARED_FEATURES | {"parallel_tool_calls", "stop", "thinking", "top_k", "user"}
     traits: ClassVar[frozenset[str]] = frozenset({"stream", "history", "system"})
-    forwards: ClassVar[frozenset[str]] = frozenset({"anthropic"})
+    forwards: ClassVar[frozenset[str]] = frozenset({"anthropic", "anthropic/count_tokens"})
+    listed_headers: ClassVar[frozenset[str]] = frozenset({"anthropic-beta", "anthropic-version"})
 
     path: str = "/v1/messages"
     version: str = "2023-06-01"
@@ -94,15 +95,26 @@ class Anthropic(Direct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
         return Call(request, lambda head: _MessageAnswer(head, state.limits, state.now, make_id, notices))
 
-    def forward(self, api: str, site: Site, body: bytes, model: str, state: SessionState) -> Call:
-        headers = self._headers(site, "application/json, text/event-stream")
-        request = Request("POST", self._url(site), headers, with_model(body, model))
-        return Call(request, lambda head: _MessageWatch(head, state.limits, state.now))
+    def forward(
+        self, api: str, site: Site, body: bytes, model: str, state: SessionState, headers: Mapping[str, str] = {}
+    ) -> Call:
+        made = self._headers(site, "application/json, text/event-stream")
+        if version := headers.get("anthropic-version"):
+            made["anthropic-version"] = version  # the body is written for this one
+        if betas := _listed(*self.beta, headers.get("anthropic-beta", "")):
+            made["anthropic-beta"] = betas
+        url = self._url(site)
+        watch: type[_MessageWatch | _CountWatch] = _MessageWatch
+        if api != "anthropic":
+            parts = urlsplit(url)
+            url, watch = parts._replace(path=f"{parts.path}/count_tokens").geturl(), _CountWatch
+        request = Request("POST", url, made, with_model(body, model))
+        return Call(request, lambda head: watch(head, state.limits, state.now))
 
     def _headers(self, site: Site, accept: str) -> dict[str, str]:
         headers = {"accept": accept, "anthropic-version": self.version, "content-type": "application/json"}
         if self.beta:
-            headers["anthropic-beta"] = ",".join(self.beta)
+            headers["anthropic-beta"] = _listed(*self.beta)
         if site.api_key:
             headers["x-api-key"] = site.api_key
         return headers
@@ -149,6 +161,12 @@ class Anthropic(Direct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if (user := options.get("user")) is not None:
             fields["metadata"] = {"user_id": user}
         return fields | _tool_fields(options, who) | _output_fields(options, who)
+
+
+def _listed(*values: str) -> str:
+    """The items of comma-separated lists as one list, each once."""
+    items = (item.strip() for value in values for item in value.split(","))
+    return ",".join(dict.fromkeys(filter(None, items)))
 
 
 def _tool_fields(options: dict[str, Any], who: str) -> dict[str, Any]:
@@ -516,5 +534,24 @@ class _MessageWatch(_Faulty):
             raise RemoteProtocolError("an answer without stop_reason", status=self.head.status)
         if (usage := self._tokens.usage()) is not None:
             yield usage
+        self.ended = True
+        yield Done("stop")
+
+
+class _CountWatch(_Faulty):
+    """Reads a count of tokens that is passed on as it is."""
+
+    def __init__(self, head: Head, limits: Limits, now: Callable[[], float]) -> None:
+        super().__init__(head, limits, now, lambda: "")
+
+    def event(self, event: ServerSentEvent) -> Iterator[Event]:
+        raise RemoteProtocolError("a stream of events is no count of tokens", status=self.head.status)
+
+    def whole(self, body: bytes) -> Iterator[Event]:
+        value = json_body(self.head, body)
+        if (error := self.fault(value)) is not None:
+            raise error
+        if not isinstance(value, dict) or type(value.get("input_tokens")) is not int:
+            raise RemoteProtocolError(f"no count of tokens: {shown(value)}", status=self.head.status)
         self.ended = True
         yield Done("stop")

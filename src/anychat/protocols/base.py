@@ -6,7 +6,7 @@ bytes into events. It never touches a socket, the clock, randomness, the environ
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, Protocol, runtime_checkable
 from urllib.parse import urljoin, urlsplit
 
@@ -159,9 +159,16 @@ class Forwarding(Protocol):
     def forwards(self) -> frozenset[str]:
         """The APIs, as the gateway's surfaces are called; `embeddings` for `POST /v1/embeddings`."""
 
-    def forward(self, api: str, site: Site, body: bytes, model: str, state: SessionState) -> Call:
+    @property
+    def listed_headers(self) -> frozenset[str]:
+        """The headers of the caller that go along with a body, in lower case; no other does."""
+
+    def forward(
+        self, api: str, site: Site, body: bytes, model: str, state: SessionState, headers: Mapping[str, str] = {}
+    ) -> Call:
         """The call for this body, in which only the model is another; its decoder only watches.
 
+        `headers` are those of the caller that are listed.
         Raises `BadRequest` for a body that is no JSON object.
         """
 

@@ -10,7 +10,7 @@ where a stream was asked for, and the other way round.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 from urllib.parse import urljoin, urlsplit
@@ -94,12 +94,17 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     features: ClassVar[frozenset[str]] = frozenset({"*"})
     traits: ClassVar[frozenset[str]] = frozenset({"stream", "history", "system"})
     forwards: ClassVar[frozenset[str]] = frozenset({"openai", "embeddings"})
+    listed_headers: ClassVar[frozenset[str]] = frozenset()
 
     path: str = _CHAT_PATH
     include_usage: bool = True
     """Whether to ask for the number of tokens at the end of a stream; false for servers that refuse the field."""
     max_tokens_field: Literal["", "max_tokens", "max_completion_tokens"] = ""
-    """The only name that the server knows for the limit of an answer; empty for the one that the caller used."""
+    """The only name that the server knows for the limit of an answer.
+
+    Empty for `max_completion_tokens` at OpenAI's own address, whose newer models know nothing else,
+    and for the name that the caller used anywhere else.
+    """
     developer_role: bool = True
     """Whether the server knows the role `developer`; false sends those messages as `system`."""
 
@@ -126,14 +131,16 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         usage_asked = _asks_for_usage(fields)
         return Call(request, lambda head: _CompletionAnswer(head, state.limits, state.now, usage_asked))
 
-    def forward(self, api: str, site: Site, body: bytes, model: str, state: SessionState) -> Call:
-        headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+    def forward(
+        self, api: str, site: Site, body: bytes, model: str, state: SessionState, headers: Mapping[str, str] = {}
+    ) -> Call:
+        made = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
         if site.api_key:
-            headers["authorization"] = f"Bearer {site.api_key}"
+            made["authorization"] = f"Bearer {site.api_key}"
         embeds = api == "embeddings"
         url = self._embeddings_url(site) if embeds else self._url(site)
         watch = EmbeddingsWatch if embeds else CompletionWatch
-        request = Request("POST", url, headers, with_model(body, model))
+        request = Request("POST", url, made, with_model(body, model))
         return Call(request, lambda head: watch(head, state.limits, state.now))
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
@@ -170,10 +177,10 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         fields = dict(turn.options)
         if turn.stream and self.include_usage:
             fields.setdefault("stream_options", {"include_usage": True})
-        if self.max_tokens_field:
+        if limit_field := self.max_tokens_field or _limit_field(site.url):
             limits = [fields.pop(name, None) for name in ("max_completion_tokens", "max_tokens")]
             if (limit := next((limit for limit in limits if limit is not None), None)) is not None:
-                fields[self.max_tokens_field] = limit
+                fields[limit_field] = limit
         if model := turn.model or site.default_model:
             fields["model"] = model
         fields["messages"] = [_message(message) for message in turn.messages]
@@ -182,6 +189,12 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 message["role"] = "system" if message["role"] == "developer" else message["role"]
         fields["stream"] = turn.stream
         return fields
+
+
+@lru_cache(1024)
+def _limit_field(url: str) -> str:
+    host = split_address(url).hostname or ""
+    return "max_completion_tokens" if f".{host}".endswith(".openai.com") else ""
 
 
 def _asks_for_usage(fields: Any) -> bool:

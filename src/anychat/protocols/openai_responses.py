@@ -10,7 +10,7 @@ Not carried: the items of reasoning, which a model may be given back with its ca
 this API on both sides and passes bodies through.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 from urllib.parse import urljoin, urlsplit
 
@@ -64,6 +64,7 @@ class OpenAIResponses(Direct, frozen=True, kw_only=True, forbid_unknown_fields=T
     features: ClassVar[frozenset[str]] = (SHARED_FEATURES | set(_AS_THEY_ARE)) | {"verbosity"}
     traits: ClassVar[frozenset[str]] = frozenset({"stream", "history", "system"})
     forwards: ClassVar[frozenset[str]] = frozenset({"responses"})
+    listed_headers: ClassVar[frozenset[str]] = frozenset()
 
     path: str = "/responses"
     store: bool = False
@@ -91,11 +92,13 @@ class OpenAIResponses(Direct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
         return Call(request, lambda head: _ResponseAnswer(head, state.limits, state.now, make_id, notices))
 
-    def forward(self, api: str, site: Site, body: bytes, model: str, state: SessionState) -> Call:
-        headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+    def forward(
+        self, api: str, site: Site, body: bytes, model: str, state: SessionState, headers: Mapping[str, str] = {}
+    ) -> Call:
+        made = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
         if site.api_key:
-            headers["authorization"] = f"Bearer {site.api_key}"
-        request = Request("POST", self._url(site), headers, with_model(body, model))
+            made["authorization"] = f"Bearer {site.api_key}"
+        request = Request("POST", self._url(site), made, with_model(body, model))
         return Call(request, lambda head: _ResponseWatch(head, state.limits, state.now))
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:

@@ -82,6 +82,10 @@ _TRANSLATED = frozenset({"model", "messages", "system", "stream", "cache_control
 """Fields that do not become options by their own names."""
 
 
+_NO_THINKING = {"type": "disabled"}
+"""What this API does when it is not asked to think: no wish of the caller's."""
+
+
 def read_request(body: bytes, *, limited: bool = True) -> Request:
     """The question in a body. With `limited` false it may go without `max_tokens`, as for counting.
 
@@ -102,6 +106,8 @@ def read_request(body: bytes, *, limited: bool = True) -> Request:
     for i, message in enumerate(fields.messages):
         messages += _messages(message, f"messages[{i}]", dropped)
     options = {name: item for name, item in value.items() if name not in _TRANSLATED and item is not None}
+    if options.get("thinking") == _NO_THINKING:
+        del options["thinking"]
     options |= _stop(fields.stop_sequences) | _tools(fields.tools, dropped) | _choice(fields.tool_choice)
     options |= _metadata(fields.metadata, value.get("metadata")) | _output(fields, value.get("output_config"))
     turn = ChatRequest(messages=tuple(messages), model=fields.model, stream=fields.stream is True, options=options)

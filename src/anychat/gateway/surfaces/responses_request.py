@@ -123,7 +123,8 @@ def read_request(body: bytes) -> Asked:
 def _options(fields: _Body, value: dict[str, Any], dropped: list[str]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     if fields.max_output_tokens is not None:
-        made["max_completion_tokens"] = fields.max_output_tokens
+        # The name that every server knows; at OpenAI's own address the protocol writes the newer one.
+        made["max_tokens"] = fields.max_output_tokens
     if fields.truncation not in (None, "disabled"):
         made["truncation"] = fields.truncation
     if fields.tools:
