@@ -4,10 +4,9 @@ import asyncio
 import gc
 import os
 import signal
-import subprocess
+import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -15,115 +14,126 @@ from anychat.cli.failures import debug_option
 from anychat.configuration import LiveSettings
 from anychat.gateway.configured import build, follow, reload
 from anychat.gateway.logs import set_up
-from anychat.gateway.serve import check_port, serving
+from anychat.gateway.serve import is_loopback, reserved, serving, url_of
+from anychat.gateway.workers import CHANNEL, READY, Workers
 
 __all__ = ["serve"]
-
-_WORKER = "ANYCHAT_WORKER"
-"""Set for the processes that `workers` starts, which share one port."""
 
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), default=None, help="The configuration; see `anychat init`.")
 @click.option("--host", default=None, metavar="ADDRESS", help="Address to listen on, over the configuration's.")
-@click.option("--port", type=click.IntRange(0, 65535), default=None, help="Port, over the configuration's.")
+@click.option("--port", type=click.IntRange(0, 65535), default=None, help="Port, over the configuration's; 0: any.")
 @click.option("--workers", type=click.IntRange(1, 512), default=None, help="Processes, over the configuration's.")
 @debug_option
 def serve(config: Path | None, host: str | None, port: int | None, workers: int | None) -> None:
     """Serve the providers of anychat.toml behind the OpenAI and Anthropic APIs, until Ctrl-C.
 
     A changed file, or SIGHUP, is read again with no answer broken off; a broken one changes nothing.
+    Ctrl-C or SIGTERM lets answers under way end; a second one does not.
     """
     live = LiveSettings(config, overrides={"gateway.host": host, "gateway.port": port, "gateway.workers": workers})
-    table = live.settings.gateway
-    set_up(table.log.level)
-    if table.workers > 1 and _WORKER not in os.environ:
-        _supervise(live)
+    channel = os.environ.pop(CHANNEL, None)
+    set_up(live.settings.gateway.log.level)
+    if channel is not None:
+        asyncio.run(_serve(live, socket.socket(fileno=int(channel))))
+        return
+    _warn(live)
+    if live.settings.gateway.workers > 1:
+        asyncio.run(_supervise(live))
     else:
-        asyncio.run(_serve(live))
+        asyncio.run(_serve(live, None))
+    # The terminal has shown ^C on the line.
+    click.echo(f"{os.linesep if sys.stderr.isatty() else ''}anychat stopped.", err=True)
 
 
-async def _serve(live: LiveSettings) -> None:
+def _warn(live: LiveSettings) -> None:
+    host = live.settings.gateway.host
+    if not is_loopback(host):
+        click.echo(
+            f"anychat: warning: {host} is not only for this machine, and there are no keys for callers yet: "
+            "whoever reaches it may ask, at your cost.",
+            err=True,
+        )
+
+
+async def _serve(live: LiveSettings, channel: socket.socket | None) -> None:
+    """Serve in this process; `channel` is a worker's, to the process that started it."""
     table = live.settings.gateway
     gateway = build(live.settings)
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stopping, at_once = asyncio.Event(), asyncio.Event()
+    _on_signals(stopping, at_once)
     if hasattr(signal, "SIGHUP"):
-        loop.add_signal_handler(signal.SIGHUP, reload, gateway, live)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, gateway, live)
     # What is there at the start stays: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
-    shared = _WORKER in os.environ
     async with serving(
         gateway,
         table.host,
         table.port,
         header_seconds=table.limits.header_seconds,
-        shared=shared,
+        header_bytes=table.limits.header_bytes,
+        shared=channel is not None,
+        grace=0.5,
     ) as url:
-        if not shared:
-            _announce(url, gateway.targets.models())
+        if channel is None:
+            click.echo(f"anychat serves {len(gateway.targets.models())} model names at {url}/v1. Ctrl-C stops it.")
+        else:
+            _watch(channel, stopping, at_once)
         following = asyncio.ensure_future(follow(gateway, live))
         try:
-            await stop.wait()
-            await gateway.drain(table.timeouts.shutdown)
+            await stopping.wait()
+            seconds = live.settings.gateway.timeouts.shutdown
+            if gateway.under_way and channel is None:
+                click.echo(
+                    f"{gateway.under_way} requests under way have {seconds:g} s to end; Ctrl-C again breaks them off.",
+                    err=True,
+                )
+            draining = {asyncio.ensure_future(gateway.drain(seconds)), asyncio.ensure_future(at_once.wait())}
+            await asyncio.wait(draining, return_when=asyncio.FIRST_COMPLETED)
         finally:
             following.cancel()
 
 
-def _announce(url: str, models: list[tuple[str, str]]) -> None:
-    click.echo(f"anychat serves {len(models)} model names at {url}/v1. Ctrl-C stops it.")
+def _on_signals(stopping: asyncio.Event, at_once: asyncio.Event) -> None:
+    def stop() -> None:
+        if stopping.is_set():
+            at_once.set()
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
-def _supervise(live: LiveSettings) -> None:
-    """Run the workers as processes of their own on one port; one that dies is started again."""
+def _watch(channel: socket.socket, *gone: asyncio.Event) -> None:
+    """Tell the process at the other end that this one serves, and find out when that one is gone."""
+    channel.setblocking(False)
+    channel.send(READY)
+    loop = asyncio.get_running_loop()
+
+    def readable() -> None:
+        # Nothing is ever sent here: what can be read is the end.
+        loop.remove_reader(channel)
+        for event in gone:
+            event.set()
+
+    loop.add_reader(channel, readable)
+
+
+async def _supervise(live: LiveSettings) -> None:
+    """Run the workers as processes of their own on one port."""
     table = live.settings.gateway
-    port = check_port(table.host, table.port)
-    command = [
-        sys.executable,
-        "-m",
-        "anychat.cli",
-        "serve",
-        "--host",
-        table.host,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    if live.settings.file is not None:
-        command += ["--config", str(live.settings.file)]
-    environment = {**os.environ, _WORKER: "1"}
-    workers = [_start(command, environment) for _ in range(table.workers)]
-    click.echo(f"anychat serves with {table.workers} workers at http://{table.host}:{port}/v1. Ctrl-C stops it.")
-    _forward_signals(workers)
-    while workers:
-        pid, status = os.wait()
-        for i, worker in enumerate(workers):
-            if worker.pid == pid:
-                if os.waitstatus_to_exitcode(status) in (0, -signal.SIGTERM, -signal.SIGINT) or _Stopping.now:
-                    del workers[i]
-                else:
-                    click.echo(f"anychat: worker {pid} died; another takes its place", err=True)
-                    workers[i] = _start(command, environment)
-                break
-
-
-class _Stopping:
-    now = False
-
-
-def _start(command: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(command, env=environment)
-
-
-def _forward_signals(workers: "list[subprocess.Popen[bytes]]") -> None:
-    def forward(number: int, _: Any) -> None:
-        _Stopping.now = _Stopping.now or number != signal.SIGHUP
-        for worker in list(workers):
-            worker.send_signal(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, forward)
+    with reserved(table.host, table.port) as (_, port):
+        command = [sys.executable, "-m", "anychat.cli", "serve", "--host", table.host, "--port", str(port)]
+        if live.settings.file is not None:
+            command += ["--config", str(live.settings.file)]
+        workers = Workers([*command, "--workers", "1"], table.workers, shutdown=table.timeouts.shutdown)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, workers.stop)
+        loop.add_signal_handler(signal.SIGHUP, workers.tell, signal.SIGHUP)
+        url = url_of(table.host, port)
+        await workers.run(
+            lambda: click.echo(f"anychat serves with {table.workers} workers at {url}/v1. Ctrl-C stops it.")
+        )

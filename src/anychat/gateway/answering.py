@@ -14,19 +14,20 @@ from typing import Any, TypeVar
 import msgspec
 
 from anychat.chat import ChatRequest, Event, Notice, Usage
-from anychat.errors import AnychatError, ProviderError, UnsupportedFeature
+from anychat.errors import AnychatError, ProviderError, RemoteProtocolError, UnsupportedFeature
 from anychat.gateway.asking import ask
 from anychat.gateway.conversations import Conversations, MemoryStore, Responses
 from anychat.gateway.http import Writer
 from anychat.gateway.keep_alive import KeepAlive
 from anychat.gateway.metrics import Metrics
-from anychat.gateway.relay import relay_stream, relay_whole
+from anychat.gateway.relay import read_events, relay_stream, relay_whole
 from anychat.gateway.surfaces.base import Asked, Label, StreamEncoder, Surface
 from anychat.gateway.surfaces.openai import OpenAISurface
 from anychat.gateway.surfaces.responses_request import continued, remembered
 from anychat.gateway.targets import Target
 from anychat.gateway.visit import Visit
-from anychat.wire import Call, Head
+from anychat.transport.base import Exchange
+from anychat.wire import Call, Head, Request
 
 __all__ = ["Answering"]
 
@@ -36,6 +37,9 @@ _log = logging.getLogger("anychat.gateway")
 
 # Headers of a target that callers are shown with its refusal.
 _SHOWN = ("retry-after", "retry-after-ms")
+
+_SINGLE = frozenset({"logprobs", "n"})
+"""What the events of an answer do not carry."""
 
 _NO_TURN = ChatRequest(messages=())
 
@@ -67,7 +71,7 @@ class Answering:
             turn = msgspec.structs.replace(turn, conversation=known)
         asked = msgspec.structs.replace(asked, turn=turn)
         label = self._label(target)
-        events = target.session.ask(turn, strict=target.provider.strict)
+        events = ask(target, turn)
         async with aclosing(events):
             write = self._stream if asked.stream else self._whole
             seen = await write(visit, surface, target, asked, events, label)
@@ -231,10 +235,13 @@ class Answering:
     # By passing the body on
 
     async def relay(self, visit: Visit, surface: Surface, target: Target, call: Call, streamed: bool) -> None:
-        exchange = await target.session.exchange(call.request)
+        exchange = await target.session.exchange(call.request, target.timeouts)
         seen: list[Event] = []
         limits = target.session.limits
         try:
+            if exchange.head.status < 400 and (exchange.head.content_type == "text/event-stream") != streamed:
+                await self._read_again(visit, surface, target, call.request, exchange, streamed)
+                return
             decoder = call.decoder(exchange.head)
             if not streamed or exchange.head.status >= 400:
                 try:
@@ -271,6 +278,19 @@ class Answering:
                 self.log_failure(visit, error)
                 await writer.write(encoder().fail(visit.shown(error)))
 
+    async def _read_again(
+        self, visit: Visit, surface: Surface, target: Target, request: Request, exchange: Exchange, streamed: bool
+    ) -> None:
+        """Answer by a stream where the target gave no stream, or the other way round: not as it came, but by events."""
+        reader = target.session.site.protocol.reader(request)
+        asked = surface.parse(request.body)
+        if reader is None or not _SINGLE.isdisjoint(asked.turn.options):
+            raise RemoteProtocolError("the service did not answer in the form that it was asked for")
+        events = read_events(exchange, reader(exchange.head))
+        async with aclosing(events):
+            write = self._stream if streamed else self._whole
+            await write(visit, surface, target, asked, events, self._label(target))
+
     async def _relay_failure(self, visit: Visit, surface: Surface, head: Head, error: ProviderError) -> None:
         """A target's own refusal, in the words of the API that both speak."""
         self.log_failure(visit, error)
@@ -281,7 +301,8 @@ class Answering:
     # What is counted
 
     def log_failure(self, visit: Visit, error: AnychatError) -> None:
-        self._metrics.failed(visit.surface, visit.target, type(error).__name__)
+        visit.error = type(error).__name__
+        self._metrics.failed(visit.surface, visit.target, visit.error)
         _log.info("request %s: %s: %s", visit.id, type(error).__name__, error)
 
     def _count(self, visit: Visit, target: Target, events: Sequence[Event]) -> None:
@@ -289,6 +310,7 @@ class Answering:
             self._metrics.first_token(target.name, visit.first)
         for event in events:
             if type(event) is Usage:
+                visit.usage = (event.prompt_tokens, event.completion_tokens)
                 self._metrics.tokens(target.name, event.prompt_tokens, event.completion_tokens)
 
 

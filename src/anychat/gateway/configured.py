@@ -2,19 +2,27 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from urllib.parse import unquote, urlsplit
 
-from anychat.configuration import GatewayTable, LiveSettings, Settings, provider_site
+from anychat.configuration import GatewayTable, LiveSettings, Route, Settings, provider_site, public_models
 from anychat.errors import ConfigError
 from anychat.gateway.core import Gateway
+from anychat.gateway.cors import CorsRules
 from anychat.gateway.http import ServerLimits
+from anychat.gateway.logs import set_up
+from anychat.gateway.policy import Policy
 from anychat.gateway.targets import Provider, Targets
 from anychat.transport import Timeouts
 
-__all__ = ["build", "follow", "reload", "server_limits", "targets_of"]
+__all__ = ["at_start_only", "build", "follow", "policy", "reload", "secrets_of", "server_limits", "targets_of"]
 
 _log = logging.getLogger("anychat.gateway")
 
 _LOOK_SECONDS = 1.0
+
+_AT_START = ("host", "port", "workers", "limits.header_bytes", "limits.header_seconds")
+"""Keys of `[gateway]` that a running server cannot take over."""
 
 
 def targets_of(settings: Settings, previous: Targets | None = None) -> Targets:
@@ -23,33 +31,88 @@ def targets_of(settings: Settings, previous: Targets | None = None) -> Targets:
     Raises `ConfigError` when a file that the settings name is not there any more.
     """
     times = settings.gateway.timeouts
-    providers = []
+    providers: dict[str, Provider] = {}
     for row in settings.providers.values():
         site, access = provider_site(row)
         timeouts = Timeouts(
             connect=times.connect, first_byte=times.first_token, idle=times.idle, total=row.timeout or times.total
         )
-        names = row.model_names or {model: model for model in site.models}
-        providers.append(
-            Provider(
-                name=row.name,
-                site=site,
-                access=access,
-                models=names,
-                strict=row.strict,
-                emulate=frozenset(row.emulate),
-                timeouts=timeouts,
-            )
+        names = public_models(row) or {model: model for model in site.models}
+        providers[row.name] = Provider(
+            name=row.name,
+            site=site,
+            access=access,
+            models=names,
+            strict=row.strict,
+            emulate=frozenset(row.emulate),
+            timeouts=timeouts,
         )
     routes = {name: route.targets for name, route in settings.routes.items()}
-    return Targets(providers, routes, previous)
+    timeouts_of = {
+        name: _route_timeouts(route, provider.timeouts)
+        for name, route in settings.routes.items()
+        if (provider := providers[route.targets[0].partition("/")[0]]).timeouts is not None
+    }
+    return Targets(providers.values(), routes, previous, timeouts_of)
+
+
+def _route_timeouts(route: Route, otherwise: Timeouts) -> Timeouts:
+    return Timeouts(
+        connect=route.connect_timeout or otherwise.connect,
+        first_byte=route.first_token_timeout or otherwise.first_byte,
+        idle=route.idle_timeout or otherwise.idle,
+        total=route.total_timeout or otherwise.total,
+    )
 
 
 def server_limits(table: GatewayTable) -> ServerLimits:
     """What callers may send, as the settings say."""
+    limits = table.limits
     return ServerLimits(
-        body_bytes=table.limits.body_bytes, body_seconds=table.limits.body_seconds, depth=table.limits.depth
+        body_bytes=limits.body_bytes,
+        body_seconds=limits.body_seconds,
+        depth=limits.depth,
+        headers=limits.headers,
+        streams=limits.streams,
     )
+
+
+def policy(table: GatewayTable) -> Policy:
+    """Who may ask and what is logged, as the settings say."""
+    return Policy(
+        cors=CorsRules(table.cors.origins, table.cors.max_age), admin_key=table.admin_key, texts=table.log.texts
+    )
+
+
+def secrets_of(settings: Settings, targets: Targets) -> set[str]:
+    """The texts of the settings that no log may show."""
+    known = {settings.gateway.admin_key, *(text for one in targets.providers() for text in _secrets(one))}
+    for row in settings.providers.values():
+        for key in row.hidden:
+            known.update(_texts(getattr(row, key, None) or row.options.get(key)))
+    return known
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for below in value.values():
+            yield from _texts(below)
+    elif isinstance(value, list | tuple):
+        for below in value:
+            yield from _texts(below)
+
+
+def _secrets(provider: Provider) -> Iterator[str]:
+    access, site = provider.access, provider.site
+    yield from (access.api_key, site.api_key or "")
+    yield from (access.cookies or {}).values()
+    yield from access.headers.values()
+    for address in (site.url, access.proxy or ""):
+        parts = urlsplit(address)
+        for text in (parts.password or "", *(pair.partition("=")[2] for pair in parts.query.split("&"))):
+            yield from (text, unquote(text))
 
 
 def build(settings: Settings) -> Gateway:
@@ -57,23 +120,52 @@ def build(settings: Settings) -> Gateway:
     if not settings.providers:
         where = f"{settings.file} names no provider" if settings.file else "there is no anychat.toml"
         raise ConfigError(f"{where}: write a [providers.NAME] table, or begin with `anychat init`")
-    return Gateway(targets_of(settings), limits=server_limits(settings.gateway))
+    gateway = Gateway(targets_of(settings))
+    _take_over(gateway, settings)
+    return gateway
+
+
+def _take_over(gateway: Gateway, settings: Settings) -> None:
+    table = settings.gateway
+    set_up(table.log.level, secrets_of(settings, gateway.targets))
+    gateway.limits = server_limits(table)
+    gateway.policy = policy(table)
 
 
 def reload(gateway: Gateway, live: LiveSettings) -> bool:
     """Read the file again; whether the new settings are in force. What is under way goes on as it began."""
+    before = live.settings
     settings = live.reload()
-    if settings is None:
-        _log.error("the configuration is broken, what held before holds on:\n%s", live.last_error)
-        return False
     try:
+        if settings is None:
+            raise live.last_error or ConfigError("the configuration cannot be read")
+        if not settings.providers:
+            raise ConfigError(f"{settings.file} names no provider any more")
         gateway.targets = targets_of(settings, gateway.targets)
     except ConfigError as error:
-        _log.error("the configuration cannot be used, what held before holds on: %s", error)
+        gateway.problem = str(error)
+        gateway.metrics.reloaded(False)
+        _log.error("the configuration is broken; what held before holds on: %s", error)
         return False
-    gateway.limits = server_limits(settings.gateway)
+    _take_over(gateway, settings)
+    gateway.problem = ""
+    gateway.metrics.reloaded(True)
     _log.info("the configuration was read again: %d providers", len(settings.providers))
+    for key in at_start_only(before.gateway, settings.gateway):
+        _log.warning("gateway.%s takes effect at the next start", key)
     return True
+
+
+def at_start_only(before: GatewayTable, now: GatewayTable) -> list[str]:
+    """The keys that differ and that a running server cannot take over."""
+    return [key for key in _AT_START if _value(before, key) != _value(now, key)]
+
+
+def _value(table: GatewayTable, key: str) -> object:
+    value: object = table
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
 
 
 async def follow(gateway: Gateway, live: LiveSettings) -> None:

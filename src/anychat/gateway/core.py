@@ -15,16 +15,30 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct
 
-from anychat.errors import AnychatError, BadRequest, ModelNotFound, UnsupportedFeature
+from anychat.errors import AnychatError, BadRequest, ModelNotFound, ProviderUnavailable, UnsupportedFeature
 from anychat.gateway.answering import Answering
-from anychat.gateway.http import BodyRefused, Incoming, Reply, ServerLimits
+from anychat.gateway.cors import is_foreign
+from anychat.gateway.http import (
+    MOST_HEADERS,
+    BodyRefused,
+    ForeignPage,
+    Incoming,
+    Overloaded,
+    Reply,
+    ServerLimits,
+    TooManyHeaders,
+)
+from anychat.gateway.logs import access, write_access
 from anychat.gateway.metrics import Metrics
+from anychat.gateway.policy import Policy
 from anychat.gateway.surfaces.anthropic import AnthropicSurface
 from anychat.gateway.surfaces.base import Surface
+from anychat.gateway.surfaces.bodies import check_depth
 from anychat.gateway.surfaces.embeddings import parse_embeddings
 from anychat.gateway.surfaces.openai import OpenAISurface
 from anychat.gateway.surfaces.responses import ResponsesSurface
 from anychat.gateway.targets import Targets
+from anychat.gateway.texts import Overheard
 from anychat.gateway.visit import Visit
 from anychat.protocols.base import Forwarding
 
@@ -41,6 +55,7 @@ class _Peek(Struct):
 
 
 _PEEK = msgspec.json.Decoder(_Peek)
+_COUNT = "anthropic/count_tokens"
 
 Handler = Callable[[Visit], Awaitable[None]]
 
@@ -55,7 +70,6 @@ class Gateway:
         self,
         targets: Targets,
         *,
-_COUNT = "anthropic/count_tokens"
         limits: ServerLimits = ServerLimits(),
         keep_alive: float = 15.0,
         now: Callable[[], float] = time.time,
@@ -63,6 +77,9 @@ _COUNT = "anthropic/count_tokens"
         self.targets = targets
         self.metrics = Metrics()
         self.limits = limits
+        self.policy = Policy()
+        self.problem = ""
+        """Why the configuration as it stands now is not in force; empty when it is."""
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -85,7 +102,13 @@ _COUNT = "anthropic/count_tokens"
 
     async def handle(self, incoming: Incoming, reply: Reply) -> None:
         """Answer one request, whatever it is."""
+        policy = self.policy
+        if policy.texts:
+            incoming = reply = Overheard(incoming, reply)
         visit = Visit(incoming, reply)
+        origin = incoming.headers.get("origin")
+        if origin is not None:
+            visit.headers += policy.cors.headers(origin)
         self._under_way += 1
         self._idle.clear()
         try:
@@ -94,6 +117,13 @@ _COUNT = "anthropic/count_tokens"
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
+            if access.isEnabledFor(logging.INFO):
+                write_access(visit.line())
+
+    @property
+    def under_way(self) -> int:
+        """Requests being answered."""
+        return self._under_way
 
     async def drain(self, seconds: float) -> None:
         """Say that this gateway is not ready, and give what is under way so long to end."""
@@ -108,10 +138,12 @@ _COUNT = "anthropic/count_tokens"
         try:
             await handler(visit)
         except asyncio.CancelledError:
+            visit.gone = True
             self.metrics.cancelled(visit.surface)
             raise
         except ConnectionError:
             # The caller went away while something was being read or written.
+            visit.gone = True
             self.metrics.cancelled(visit.surface)
         except Exception:  # a bug of ours: the caller gets a plain 500, the log gets all of it
             _log.exception("request %s failed", visit.id)
@@ -122,6 +154,8 @@ _COUNT = "anthropic/count_tokens"
     def _other(self, incoming: Incoming) -> Handler:
         if incoming.path.startswith("/v1/models/") and incoming.method == "GET":
             return self._model
+        if incoming.method == "OPTIONS" and "access-control-request-method" in incoming.headers:
+            return self._preflight
         status = 405 if incoming.path in self._paths else 404
 
         async def refuse(visit: Visit) -> None:
@@ -146,14 +180,32 @@ _COUNT = "anthropic/count_tokens"
             visit.surface = name
             limits = self.limits
             try:
-                await work(visit, await visit.incoming.body(limits.body_bytes, limits.body_seconds))
+                self._admit(visit.incoming)
+                body = await visit.incoming.body(limits.body_bytes, limits.body_seconds)
+                check_depth(body, limits.depth)
+                await work(visit, body)
             except BodyRefused as error:
-                refusal = BadRequest(str(error), status=error.status, code=error.code)
-                await visit.send(error.status, surface.error(refusal, visit.id)[1], [("connection", "close")])
+                visit.error = type(error).__name__
+                kind = BadRequest if error.status < 500 else ProviderUnavailable
+                refusal = kind(str(error), status=error.status, code=error.code)
+                wait = [("retry-after", str(error.retry_after))] if error.retry_after is not None else []
+                await visit.send(error.status, surface.error(refusal, visit.id)[1], [("connection", "close"), *wait])
             except AnychatError as error:
                 await self._fail(visit, surface, error)
 
         return handler
+
+    def _admit(self, incoming: Incoming) -> None:
+        """Raises `BodyRefused` for a question that is not taken, whatever is in it."""
+        limits = self.limits
+        if self._draining:
+            raise Overloaded("the gateway is being stopped; ask again")
+        if self._under_way > limits.streams:
+            raise Overloaded(f"{limits.streams} questions are under way, as many as are allowed; ask again")
+        if is_foreign(incoming.headers, self.policy.cors):
+            raise ForeignPage("pages of this origin may not ask here; gateway.cors.origins names those that may")
+        if limits.headers < MOST_HEADERS and len(incoming.headers) > limits.headers:
+            raise TooManyHeaders(f"the request has more than {limits.headers} headers")
 
     async def _question(self, visit: Visit, surface: Surface, body: bytes) -> None:
         try:
@@ -221,9 +273,24 @@ _COUNT = "anthropic/count_tokens"
         await visit.send(200, b'{"status":"live"}')
 
     async def _ready(self, visit: Visit) -> None:
-        await visit.send(*((503, b'{"status":"stopping"}') if self._draining else (200, b'{"status":"ready"}')))
+        said = {"status": "stopping" if self._draining else "ready"}
+        if self.problem:
+            said["configuration"] = self.problem
+        await visit.send(503 if self._draining else 200, msgspec.json.encode(said))
+
+    async def _preflight(self, visit: Visit) -> None:
+        """A browser asks whether a page may ask."""
+        headers = visit.incoming.headers
+        allowed = self.policy.cors.allows(headers.get("origin", ""))
+        wanted = headers.get("access-control-request-headers", "")
+        visit.status = 204 if allowed else 403
+        more = self.policy.cors.preflight(wanted) if allowed else []
+        await visit.reply.whole(visit.status, [*visit.headers, *more], b"")
 
     async def _metrics(self, visit: Visit) -> None:
+        if not self.policy.admits(visit.incoming.headers.get("authorization", "")):
+            await visit.send(401, _plain_error("the admin's key is needed"), [("www-authenticate", "Bearer")])
+            return
         visit.status = 200
         await visit.reply.whole(200, [("content-type", Metrics.content_type), *visit.headers], self.metrics.text())
 

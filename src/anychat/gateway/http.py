@@ -8,9 +8,25 @@ from typing import Protocol
 
 from msgspec import Struct
 
-__all__ = ["BodyRefused", "BodyTooLarge", "BodyTooSlow", "Headers", "Incoming", "Reply", "ServerLimits", "Writer"]
+__all__ = [
+    "MOST_HEADERS",
+    "BodyRefused",
+    "BodyTooLarge",
+    "BodyTooSlow",
+    "ForeignPage",
+    "Headers",
+    "Incoming",
+    "Overloaded",
+    "Reply",
+    "ServerLimits",
+    "TooManyHeaders",
+    "Writer",
+]
 
 Headers = list[tuple[str, str]]
+
+MOST_HEADERS = 100
+"""More headers than these the server itself refuses."""
 
 
 class ServerLimits(Struct, frozen=True, kw_only=True):
@@ -19,6 +35,9 @@ class ServerLimits(Struct, frozen=True, kw_only=True):
     body_bytes: int = 32 << 20
     body_seconds: float = 60.0
     depth: int = 100
+    headers: int = MOST_HEADERS
+    streams: int = 10_000
+    """Questions under way at once."""
 
 
 class BodyRefused(Exception):
@@ -26,6 +45,8 @@ class BodyRefused(Exception):
 
     status = 400
     code = "bad_request"
+    retry_after: int | None = None
+    """Seconds; for what is only so now."""
 
 
 class BodyTooLarge(BodyRefused):
@@ -48,6 +69,28 @@ class BodyTooSlow(BodyRefused):
     def __init__(self, limit: float) -> None:
         super().__init__(f"the body did not come within {limit:g} seconds")
         self.limit = limit
+
+
+class TooManyHeaders(BodyRefused):
+    """The request has more headers than allowed."""
+
+    status = 431
+    code = "too_many_headers"
+
+
+class ForeignPage(BodyRefused):
+    """A page in a browser asks that may not."""
+
+    status = 403
+    code = "origin_not_allowed"
+
+
+class Overloaded(BodyRefused):
+    """As many questions as allowed are under way, or the gateway is being stopped."""
+
+    status = 503
+    code = "overloaded"
+    retry_after = 1
 
 
 class Incoming(Protocol):

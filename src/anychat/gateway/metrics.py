@@ -2,14 +2,21 @@
 
 Labels are few and bounded: names of surfaces and of configured targets, statuses, kinds of errors.
 Children are looked up once; counting an answer costs a few microseconds.
+
+With several workers each counts in files that all of them share (`PROMETHEUS_MULTIPROC_DIR`, which
+`gateway.workers` sets), and whichever is asked tells the sum.
 """
 
+import os
 from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-__all__ = ["Metrics"]
+__all__ = ["SHARED_COUNTS", "Metrics"]
+
+SHARED_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable with the folder of the counts that workers share; prometheus-client's own."""
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -46,7 +53,19 @@ class Metrics:
         self._total = Histogram(
             "anychat_request_seconds", "Time of a whole answer.", ["target"], buckets=_SECONDS, registry=self.registry
         )
-        self.open_streams = Gauge("anychat_open_streams", "Streams being answered.", registry=self.registry)
+        self.open_streams = Gauge(
+            "anychat_open_streams", "Streams being answered.", registry=self.registry, multiprocess_mode="livesum"
+        )
+        self._reloads = Counter(
+            "anychat_config_reloads", "Readings of the configuration.", ["outcome"], registry=self.registry
+        )
+        self._broken = Gauge(
+            "anychat_config_reload_failed",
+            "1 while the configuration as it stands is not in force.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+        self._broken.set(0)
         self._request_child = lru_cache(4096)(self._requests.labels)
         self._token_child = lru_cache(4096)(self._tokens.labels)
         self._first_child = lru_cache(1024)(self._first.labels)
@@ -70,6 +89,16 @@ class Metrics:
         self._token_child(target, "prompt").inc(max(prompt, 0))
         self._token_child(target, "completion").inc(max(completion, 0))
 
+    def reloaded(self, good: bool) -> None:
+        self._reloads.labels("good" if good else "failed").inc()
+        self._broken.set(0 if good else 1)
+
     def text(self) -> bytes:
-        """The exposition in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """The exposition in Prometheus' text format; of all workers together."""
+        if not os.environ.get(SHARED_COUNTS):
+            return generate_latest(self.registry)
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # prometheus-client has no annotation there
+        return generate_latest(together)

@@ -2,8 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal
 
 from anychat.errors import ConfigError
@@ -13,24 +14,59 @@ from anychat.gateway.rsgi import RsgiApp
 if TYPE_CHECKING:
     from anychat.gateway.core import Gateway
 
-__all__ = ["Interface", "check_port", "serving"]
+__all__ = ["Interface", "is_loopback", "reserved", "serving", "url_of"]
 
 Interface = Literal["rsgi", "asgi"]
 
-_HEADER_BYTES = 64 << 10
 
+@contextmanager
+def reserved(host: str, port: int) -> Iterator[tuple[str, int]]:
+    """An address and a port, a free one for 0, which nobody takes meanwhile but servers that share it.
 
-def check_port(host: str, port: int) -> int:
-    """The port, a free one for 0. Raises `ConfigError` when it cannot be listened on."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    Raises `ConfigError` when it cannot be listened on.
+    """
+    address, family = _resolved(host)
+    with socket.socket(family, socket.SOCK_STREAM) as held:
         try:
-            probe.bind((host, port))
+            number = _free_port(family, address, port)
+            if hasattr(socket, "SO_REUSEPORT"):
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                held.bind((address, number))
         except OSError as error:
-            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; choose another port") from error
+            raise ConfigError(
+                f"cannot listen on {host}:{port}: {error.strerror or error}; choose another port"
+            ) from error
+        yield address, number
+
+
+def _free_port(family: socket.AddressFamily, address: str, port: int) -> int:
+    """The port, a free one for 0. Raises `OSError` when a server listens there."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # Without sharing the port: so another server of this kind is noticed, too.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((address, port))
         number: int = probe.getsockname()[1]
         return number
+
+
+def _resolved(host: str) -> tuple[str, socket.AddressFamily]:
+    """The address of a name, the older kind first. Raises `ConfigError`."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"cannot listen on {host}: there is no such address") from error
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return str(address[0]), family
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address. Raises `ConfigError` for one that there is not."""
+    return ip_address(_resolved(host)[0].partition("%")[0]).is_loopback
+
+
+def url_of(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @asynccontextmanager
@@ -41,38 +77,48 @@ async def serving(
     *,
     interface: Interface = "rsgi",
     header_seconds: float = 15.0,
+    header_bytes: int = 64 << 10,
     shared: bool = False,
+    grace: float = 5.0,
 ) -> AsyncGenerator[str, None]:
     """The gateway's address while it is served on the running loop.
 
-    `shared` listens beside other processes on the same port. Leaving stops listening and ends what
-    is under way. Raises `ConfigError` for a port in use.
+    A caller has `header_seconds` to send the head of a request, which is also how long an idle
+    connection is kept, and `header_bytes` for it. `shared` listens beside other processes on the same
+    port. Leaving stops listening, and gives what is under way `grace` seconds. Raises `ConfigError`
+    for a port in use.
     """
-    from granian.constants import Interfaces
+    from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
     from granian.server.embed import Server
 
-    if not shared:
-        port = check_port(host, port)
-    app = RsgiApp(gateway) if interface == "rsgi" else AsgiApp(gateway)
-    server = Server(
-        app,
-        address=host,
-        port=port,
-        interface=Interfaces.RSGI if interface == "rsgi" else Interfaces.ASGINL,
-        websockets=False,
-        backlog=2048,
-        log_enabled=False,
-        http1_settings=HTTP1Settings(header_read_timeout=int(header_seconds * 1000), max_buffer_size=_HEADER_BYTES * 8),
-    )
-    running = asyncio.ensure_future(server.serve())
+    with nullcontext((_resolved(host)[0], port)) if shared else reserved(host, port) as (address, port):
+        server = Server(
+            RsgiApp(gateway) if interface == "rsgi" else AsgiApp(gateway),
+            address=address,
+            port=port,
+            interface=Interfaces.RSGI if interface == "rsgi" else Interfaces.ASGINL,
+            # Where it also speaks HTTP/2, a caller who sends nothing at all is waited for without end.
+            http=HTTPModes.http1,
+            websockets=False,
+            backlog=2048,
+            log_enabled=False,
+            http1_settings=HTTP1Settings(
+                header_read_timeout=max(1, int(header_seconds * 1000)), max_buffer_size=header_bytes
+            ),
+        )
+        running = asyncio.ensure_future(server.serve())
+        try:
+            await _listening(running, address, port)
+        except BaseException:
+            running.cancel()
+            raise
     try:
-        await _listening(running, host, port)
-        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        yield url_of(host, port)
     finally:
         server.stop()  # type: ignore[no-untyped-call]  # granian has no annotation there
         with suppress(asyncio.CancelledError):
-            await asyncio.wait({running}, timeout=5.0)
+            await asyncio.wait({running}, timeout=grace)
 
 
 async def _listening(running: "asyncio.Future[None]", host: str, port: int) -> None:

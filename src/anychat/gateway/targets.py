@@ -149,6 +149,9 @@ class Targets:
         session.timeouts = provider.timeouts or provider.access.timeouts(provider.site)
         return session
 
+    def providers(self) -> list[Provider]:
+        return list(self._providers.values())
+
     def models(self) -> list[tuple[str, str]]:
         """Public names and who owns each, for the list of models."""
         listed = {route: "route" for route in self._routes if route != "*"}

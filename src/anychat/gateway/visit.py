@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from anychat.chat import Event, Notice
 from anychat.errors import AnychatError
 from anychat.gateway.http import Headers, Incoming, Reply, Writer
+from anychat.gateway.logs import AccessLine
 from anychat.gateway.shown import shown
 from anychat.gateway.targets import Target
+from anychat.gateway.texts import Overheard
 
 __all__ = ["JSON", "Visit"]
 
@@ -22,11 +24,16 @@ _NOT_VISIBLE = re.compile(r"[^\x20-\x7e]")
 
 
 class Visit:
-    """A request and its reply. `user` says whose stored answers and conversations it may go on from."""
+    """A request and its reply. `user` says whose stored answers and conversations it may go on from.
+
+    `error` is the kind of the error that it ended in, `usage` the tokens of question and answer where they are known.
+    """
 
     __slots__ = (
         "_asked_of",
+        "error",
         "first",
+        "gone",
         "headers",
         "id",
         "incoming",
@@ -35,6 +42,7 @@ class Visit:
         "status",
         "surface",
         "target",
+        "usage",
         "user",
     )
 
@@ -51,6 +59,9 @@ class Visit:
         self.user = ""
         self.status = 0
         self.first: float | None = None
+        self.error = ""
+        self.gone = False
+        self.usage: tuple[int, int] | None = None
 
     def began(self, target: Target) -> None:
         self.target = target.name
@@ -73,6 +84,27 @@ class Visit:
         said += [event.text for event in events if type(event) is Notice and event.kind in _DEGRADED]
         if said:
             self.headers.append(("x-anychat-degraded", _NOT_VISIBLE.sub("?", "; ".join(said))[:1024]))
+
+    def line(self) -> AccessLine:
+        """What is logged of it at its end."""
+        incoming, usage = self.incoming, self.usage
+        line = AccessLine(
+            request=self.id,
+            method=incoming.method,
+            path=incoming.path,
+            surface=self.surface,
+            target=self.target,
+            status=self.status,
+            gone=self.gone,
+            error=self.error,
+            first_ms=None if self.first is None else round(self.first * 1000, 1),
+            total_ms=round((time.perf_counter() - self.started) * 1000, 1),
+            prompt_tokens=usage[0] if usage else None,
+            completion_tokens=usage[1] if usage else None,
+        )
+        if isinstance(incoming, Overheard):
+            line.question, line.answer = incoming.question, incoming.answer
+        return line
 
     async def send(self, status: int, body: bytes, headers: Headers | None = None) -> None:
         self.status = status

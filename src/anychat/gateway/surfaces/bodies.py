@@ -9,7 +9,7 @@ import msgspec
 
 from anychat.errors import BadRequest
 
-__all__ = ["MAX_DEPTH", "check_shape", "read_object", "wrong"]
+__all__ = ["MAX_DEPTH", "check_depth", "check_shape", "read_object", "wrong"]
 
 T = TypeVar("T")
 
@@ -41,6 +41,20 @@ def read_object(body: bytes) -> dict[str, Any]:
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth_exceeds(value, MAX_DEPTH):
         raise wrong(None, f"the body is nested more than {MAX_DEPTH} deep")
     return value
+
+
+def check_depth(body: bytes, limit: int) -> None:
+    """Raises `BadRequest` for JSON that is nested deeper than `limit`; bodies that are no JSON pass."""
+    if body.count(b"{") + body.count(b"[") <= limit:
+        return
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeError):
+        return
+    except RecursionError as error:
+        _refuse(error)
+    if _depth_exceeds(value, limit):
+        raise wrong(None, f"the body is nested more than {limit} deep")
 
 
 def _depth_exceeds(value: Any, limit: int) -> bool:
