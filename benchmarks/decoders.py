@@ -26,8 +26,10 @@ _DATA = re.compile(rb"^data: ?(\{.*)$", re.M)
 
 
 def _payloads(body: bytes) -> list[str]:
-    """The JSON texts of a body: its events' data, or itself."""
-    found = _DATA.findall(body) or [body]
+    """The JSON texts of a body: its events' data, its lines, or itself."""
+    lines = [line for line in body.splitlines() if line.strip()]
+    objects = all(line.startswith(b"{") and line.endswith(b"}") for line in lines)
+    found = _DATA.findall(body) or (lines if objects else [body])
     texts = [data.strip().removeprefix(b"\xef\xbb\xbf").decode() for data in found]
     return [text for text in texts if text.startswith("{")]
 
