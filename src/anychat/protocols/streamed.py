@@ -2,6 +2,7 @@
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -146,7 +147,7 @@ class ToolCalls:
             yield from self.end(key)
 
 
-class ApiAnswer(Revisable):
+class ApiAnswer(Revisable, ABC):
     """An answer of an API: its tool calls, its errors, its end. `notices` go out before the first event."""
 
     reasons: ClassVar[Mapping[str, FinishReason]] = {}
@@ -182,13 +183,13 @@ class ApiAnswer(Revisable):
 
     # What subclasses give
 
+    @abstractmethod
     def fault(self, value: Any) -> ProviderError | None:
         """The error that a JSON value reports; None when it reports none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def failed(self, text: str) -> ProviderError:
         """The error for a failed response that says nothing in the API's own way."""
-        raise NotImplementedError
 
     # The end
 
@@ -265,11 +266,13 @@ class EventsAnswer(ApiAnswer):
             yield from self.at_end()
         self.check_ended()
 
+    @abstractmethod
     def event(self, event: ServerSentEvent) -> Iterator[Event]:
-        raise NotImplementedError
+        """What one event of the stream means. Raises the error that it reports."""
 
+    @abstractmethod
     def whole(self, body: bytes) -> Iterator[Event]:
-        raise NotImplementedError
+        """What a body that is no stream means. Raises for one that is no answer."""
 
     def at_end(self) -> Iterator[Event]:
         """The end of a stream that no mark ended; by default nothing, and so an error."""

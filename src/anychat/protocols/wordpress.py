@@ -8,6 +8,7 @@ remembered, and the page is then fetched past the caches.
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -277,11 +278,9 @@ def usage_in(value: Any, *, estimated: bool) -> Usage | None:
     return Usage(prompt, completion, total, estimated)
 
 
-class PluginAnswer(Answer):
+class PluginAnswer(Answer, ABC):
     """An answer that is a stream of events or one JSON object; its bytes tell, headers do not.
 
-    Subclasses give `event` (one server-sent event), `whole` (the JSON object that the body is)
-    and `failed` (the error for a body with a status of 400 or more, or that is no JSON).
     `state` is None for a recording; `nonce` is the one that the question was asked with.
     """
 
@@ -330,18 +329,21 @@ class PluginAnswer(Answer):
             error.status = error.status or self.head.status
             raise
 
+    @abstractmethod
     def event(self, event: ServerSentEvent) -> Iterator[Event]:
-        raise NotImplementedError
+        """What one event of the stream means. Raises the error that it reports."""
 
+    @abstractmethod
     def whole(self, value: dict[str, Any]) -> Iterator[Event]:
-        raise NotImplementedError
+        """What the JSON object that the body is means. Raises the error that it reports."""
 
     def at_end(self) -> Iterator[Event]:
         """What a stream that broke off without a last event still means; by default nothing."""
         yield from ()
 
+    @abstractmethod
     def failed(self, body: bytes, value: dict[str, Any] | None) -> Exception:
-        raise NotImplementedError
+        """The error for a body with a status of 400 or more, or that is no JSON; `value` is the JSON in it."""
 
     def not_an_answer(self, body: bytes) -> Exception:
         """The error for a body with a status below 400 that is neither events nor JSON."""
