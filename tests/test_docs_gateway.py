@@ -20,16 +20,17 @@ from anychat.cli import cli
 from anychat.cli.demo import demo_targets
 from anychat.configuration import GatewayTable
 from anychat.demo import ThreadedDemo, serve_in_thread
+from anychat.gateway import http, logs
 from anychat.gateway.asgi import AsgiApp
 from anychat.gateway.asking import NEVER_DROPPED
 from anychat.gateway.conversations import MemoryStore
 from anychat.gateway.core import Gateway
-from anychat.gateway.logs import JsonLines
 from anychat.gateway.metrics import Metrics
 from anychat.gateway.serve import serving
 from anychat.gateway.surfaces.anthropic import AnthropicSurface
 from anychat.gateway.surfaces.openai import OpenAISurface
 from anychat.gateway.surfaces.responses import ResponsesSurface
+from anychat.gateway.texts import LONGEST_TEXT
 from anychat.protocols import PROTOCOLS, load
 from anychat.transport import Timeouts, read
 from anychat.transport.memory import MemoryTransport
@@ -147,11 +148,21 @@ async def test_headers_are_those_of_the_code(everything: MemoryTransport) -> Non
     assert head.headers["retry-after"] == "9"
 
 
+def test_refusals_before_the_body_are_told() -> None:
+    told = {(int(status), names_in(code)[0]) for status, code, _ in rows(PAGE, "status")}
+    assert told == {(kind.status, kind.code) for kind in http.BodyRefused.__subclasses__()}
+
+
+def test_headers_that_are_passed_on_are_told() -> None:
+    text = PAGE.read_text().partition("A caller's headers are not passed on")[2].partition("Keys, cookies")[0]
+    assert set(names_in(text)) == {header for name in PROTOCOLS for header in getattr(load(name), "listed_headers", ())}
+
+
 # Passing on and translating
 
 
 _PLACES = {"openai": "/v1/chat/completions", "responses": "/v1/responses", "anthropic": "/v1/messages"}
-_PLACES["embeddings"] = "/v1/embeddings"
+_PLACES |= {"embeddings": "/v1/embeddings", "anthropic/count_tokens": "/v1/messages/count_tokens"}
 
 
 def test_what_is_passed_on_is_told() -> None:
@@ -268,7 +279,14 @@ def test_fields_of_the_log_are_told() -> None:
     except ValueError:
         record = logging.getLogger("anychat").makeRecord("anychat", 20, "f", 1, "m", (), sys.exc_info())
     text = PAGE.read_text().partition("The log is one JSON object")[2].partition("\n\n")[0]
-    assert json.loads(JsonLines().format(record)).keys() <= set(names_in(text))
+    fields = {*json.loads(logs.JsonLines().format(record)), *logs.AccessLine.__struct_fields__}
+    assert {name for name in names_in(text) if "." not in name} == fields
+    assert f"the first {LONGEST_TEXT >> 10} KiB" in " ".join(text.split())
+
+
+def test_signs_of_life_come_as_often_as_is_told() -> None:
+    seconds = inspect.signature(Gateway).parameters["keep_alive"].default
+    assert f"every {seconds:g} to {2 * seconds:g} seconds" in " ".join(PAGE.read_text().split())
 
 
 def test_the_unit_starts_the_command_and_waits_for_its_answers() -> None:
