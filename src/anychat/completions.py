@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct, field
 
 from anychat.chat import (
+    AnswerText,
     Conversation,
     Delta,
     Done,
@@ -259,16 +260,15 @@ class Chunks:
 def collect(events: list[Event], *, id: str, created: int, model: str, provider: str) -> ChatCompletion:
     """A whole answer of its events; the last of them is `Done`."""
     calls: dict[int, ToolCall] = {}
-    text: list[str] = []
+    text = AnswerText()
     thoughts: list[str] = []
     notices: list[Notice] = []
     usage: Usage | None = None
     conversation: Conversation | None = None
     reason: FinishReason = "stop"
     for event in events:
+        text.feed(event)
         match event:
-            case Delta(piece):
-                text.append(piece)
             case Reasoning(piece):
                 thoughts.append(piece)
             case ToolCallDelta(index, call_id, name, arguments):
@@ -280,14 +280,13 @@ def collect(events: list[Event], *, id: str, created: int, model: str, provider:
                 usage = event
             case Conversation():
                 conversation = event
-            case Notice(kind, whole):
-                if kind == "rewritten":
-                    text = [whole]
+            case Notice():
                 notices.append(event)
             case Done(reason):
                 pass
+    content = str(text)
     message = ChatCompletionMessage(
-        content="".join(text) if text or not calls else None,
+        content=content if content or not calls else None,
         reasoning_content="".join(thoughts) or None,
         tool_calls=[calls[index] for index in sorted(calls)] or None,
     )

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct, field
 
 from anychat import blocking
-from anychat.chat import ChatRequest, Conversation, Delta, Event, Messages, Notice, parse_messages
+from anychat.chat import AnswerText, ChatRequest, Conversation, Delta, Event, Messages, Notice, parse_messages
 from anychat.cookies import CookieJar, get_cookies
 from anychat.errors import ConfigError, MissingCookies, ModelNotFound
 from anychat.protocols.base import ChatProtocol, Site
@@ -362,15 +362,11 @@ class AbstractProvider:
         """The whole answer."""
         kwargs.setdefault("stream", False)
         kwargs |= {"proxy": proxy, "timeout": timeout, "cookies": cookies}
-        pieces: list[str] = []
+        text = AnswerText()
         async with aclosing(cls.ask(model, messages, **kwargs)) as events:
             async for event in events:
-                match event:
-                    case Delta(text):
-                        pieces.append(text)
-                    case Notice("rewritten", text):
-                        pieces = [text]
-        return "".join(pieces)
+                text.feed(event)
+        return str(text)
 
     @classmethod
     def create_completion(

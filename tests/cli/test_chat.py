@@ -57,6 +57,16 @@ async def test_questions_and_answers_are_kept_and_the_services_conversation_too(
     assert [turn.role for turn in talk.messages] == ["user", "assistant"] * 2
 
 
+async def test_what_the_service_took_back_is_not_kept(demo):
+    talk = _talk(demo, "ChatGpt")
+    shown: list[str] = []
+    remarks: list[str] = []
+    await talk.ask("one [[fault:rewritten]]", shown.append, remarks.append)
+    [remark] = remarks
+    assert remark == f"rewritten: {talk.messages[-1].content}"
+    assert talk.messages[-1].content != "".join(shown)
+
+
 async def test_of_an_answer_that_breaks_what_came_stays_and_the_service_is_told_all_next(demo):
     talk = _talk(demo)
     await _ask(talk, "one")

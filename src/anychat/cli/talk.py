@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from anychat.chat import Conversation, Delta, Event, Notice
+from anychat.chat import AnswerText, Conversation, Delta, Event, Notice
 from anychat.cli.options import Target
 from anychat.errors import ConfigError
 
@@ -53,7 +53,7 @@ class Talk:
         """Ask and show the answer. Of an answer that is stopped or breaks, what came stays."""
         asked = [*self.messages, Turn("user", question)]
         self._unanswered = question
-        answer: list[str] = []
+        answer = AnswerText()
         conversation = None
         whole = False
         events = self.target.client.events(
@@ -61,8 +61,8 @@ class Talk:
         )
         try:
             async for event in events:
+                answer.feed(event)
                 if isinstance(event, Delta):
-                    answer.append(event.text)
                     show(event.text)
                 elif isinstance(event, Conversation):
                     conversation = event
@@ -71,8 +71,8 @@ class Talk:
             whole = True
         finally:
             await events.aclose()
-            if answer:
-                self.messages = [*asked, Turn("assistant", "".join(answer))]
+            if text := str(answer):
+                self.messages = [*asked, Turn("assistant", text)]
                 self._unanswered = ""
                 # A service may not know of an answer that it did not end: the next question tells it all.
                 self.conversation = conversation if whole else None
