@@ -211,7 +211,7 @@ async def test_tools_of_responses(api: openai.AsyncOpenAI, model: str, streamed:
         {"type": "function_call_output", "call_id": c.call_id, "output": f"done: {c.name}"} for c in calls
     ]
     further = [{"type": "function_call", "call_id": c.call_id, "name": c.name, "arguments": c.arguments} for c in calls]
-    after = await api.responses.create(model=model, input=[*asked, *further, *results], tools=RESPONSE_TOOLS)
+    after = await api.responses.create(model=model, input=asked + further + results, tools=RESPONSE_TOOLS)
     assert "done: Clock" in after.output_text
 
 

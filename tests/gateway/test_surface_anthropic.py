@@ -652,7 +652,10 @@ def test_a_stream_and_a_whole_answer_say_the_same(events, reason):
     texts = [b["text"] for b in value["content"] if b["type"] == "text"]
     assert "".join(b.text for b in message.content if b.type == "text") == "".join(texts)
     calls = {b["id"] + b["name"]: b["input"] for b in value["content"] if b["type"] == "tool_use"}
-    assert {b.id + b.name: b.input for b in message.content if b.type == "tool_use"} == calls
+    told = {b.id + b.name: b.input for b in message.content if b.type == "tool_use"}
+    if reason == "length":  # what the limit broke off is left out of a whole answer; a stream has sent it by then
+        told = {name: told[name] for name in calls}
+    assert told == calls
 
 
 # Counting

@@ -21,6 +21,7 @@ from anychat.gateway.http import Writer
 from anychat.gateway.keep_alive import KeepAlive
 from anychat.gateway.metrics import Metrics
 from anychat.gateway.relay import read_events, relay_stream, relay_whole
+from anychat.gateway.surfaces.anthropic_request import thinking_as_effort
 from anychat.gateway.surfaces.base import Asked, Label, StreamEncoder, Surface
 from anychat.gateway.surfaces.openai import OpenAISurface
 from anychat.gateway.surfaces.responses_request import continued, remembered
@@ -61,6 +62,8 @@ class Answering:
         if earlier := asked.echo.get("previous_response_id"):
             asked = continued(asked, await self._responses.history(visit.user, earlier))
         turn = msgspec.structs.replace(asked.turn, model=target.model)
+        if surface.name == "anthropic":
+            turn = thinking_as_effort(turn, target.provider.site.protocol.features)
         n = asked.echo.get("n", 1)
         if n > 1:
             turn = msgspec.structs.replace(turn, options={k: v for k, v in turn.options.items() if k != "n"})

@@ -21,7 +21,7 @@ from anychat.chat import ChatRequest, Image, Message, Part, Text, ToolCall
 from anychat.errors import BadRequest, UnsupportedFeature
 from anychat.gateway.surfaces.bodies import check_shape, read_object, wrong
 
-__all__ = ["Request", "read_request"]
+__all__ = ["Request", "read_request", "thinking_as_effort"]
 
 
 class Request(Struct, frozen=True):
@@ -112,6 +112,25 @@ def read_request(body: bytes, *, limited: bool = True) -> Request:
     options |= _metadata(fields.metadata, value.get("metadata")) | _output(fields, value.get("output_config"))
     turn = ChatRequest(messages=tuple(messages), model=fields.model, stream=fields.stream is True, options=options)
     return Request(turn, tuple(dropped))
+
+
+_EFFORTS = ((16384, "high"), (4096, "medium"))
+"""From how many tokens for thinking; `low` below. Between the budgets that Google's OpenAI endpoint has for the words."""
+
+
+def thinking_as_effort(turn: ChatRequest, features: frozenset[str]) -> ChatRequest:
+    """The turn with `reasoning_effort` for `thinking`, where a target has the one and does not know the other.
+
+    Adaptive thinking leaves the effort to the model, and so does a turn without either.
+    """
+    thinking = turn.options.get("thinking")
+    if thinking is None or "thinking" in features or not features & {"reasoning_effort", "*"}:
+        return turn
+    options = {name: item for name, item in turn.options.items() if name != "thinking"}
+    budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    if isinstance(budget, int) and "reasoning_effort" not in options:
+        options["reasoning_effort"] = next((effort for least, effort in _EFFORTS if budget >= least), "low")
+    return msgspec.structs.replace(turn, options=options)
 
 
 # Options
