@@ -137,6 +137,7 @@ async def test_the_functions_of_the_library_page_work(demo: ThreadedDemo, urls_k
         assert len(await names["talk"](client)) > 5
         await names["show"](client)
     assert len(names["ask"](anychat.Client(), "Hello")) > 5
+    assert names["whole"](anychat.Client()).endswith("Готово ✅")
     assert "wait 7" in names["ask"](anychat.Client(), "[[fault:429-retry-after=7]]")
     with pytest.raises(anychat.ProviderError):
         await names["fetch"](f"{demo.url}/nowhere")
