@@ -31,7 +31,7 @@ MODELS = (*(f"{site}/default" for site in SITES), *(f"{name}/{model}" for name, 
 """A model of every service."""
 
 
-def providers(demo: Demo) -> list[Provider]:
+def providers(demo: Demo, emulate: frozenset[str] = frozenset()) -> list[Provider]:
     """Every service of the demo as a provider of its name."""
     access = Access(cookies={"visit": "1"})
     found = [
@@ -39,6 +39,7 @@ def providers(demo: Demo) -> list[Provider]:
             name=name,
             site=get_provider(name).site_at(f"{demo.url}/{name}"),
             access=access,
+            emulate=emulate,
             models={model: model for model in get_provider(name).models},
         )
         for name in SITES
@@ -48,6 +49,7 @@ def providers(demo: Demo) -> list[Provider]:
             name=name,
             site=Site(name=name, url=demo.url + path, protocol=create(protocol), api_key="key"),
             access=access,
+            emulate=emulate,
             models={model: model},
         )
         for name, (protocol, path, model) in APIS.items()
@@ -56,11 +58,15 @@ def providers(demo: Demo) -> list[Provider]:
 
 @asynccontextmanager
 async def served(
-    interface: Interface, *, limits: ServerLimits | None = None, **demo_settings: Any
+    interface: Interface,
+    *,
+    limits: ServerLimits | None = None,
+    emulate: frozenset[str] = frozenset(),
+    **demo_settings: Any,
 ) -> AsyncGenerator[tuple[str, Demo, Gateway], None]:
     """The gateway's address, the demo behind it, and the gateway itself."""
     demo_settings.setdefault("delay", 0.001)
     async with Demo(**demo_settings) as demo:
-        gateway = Gateway(Targets(providers(demo)), limits=limits or ServerLimits())
+        gateway = Gateway(Targets(providers(demo, emulate)), limits=limits or ServerLimits())
         async with serving(gateway, interface=interface) as url:
             yield url, demo, gateway

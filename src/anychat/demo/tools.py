@@ -28,7 +28,7 @@ def example_arguments(schema: Any) -> dict[str, Any]:
 _AGAIN = "Your last answer cannot be used:"
 _TOLD = re.compile(r'\{"name": "')
 _WISH = re.compile(r"\b(use tools?\b.*)", re.I)
-_FIT = re.compile(r"^It must fit this JSON schema:\n(.*)$", re.M)
+_FIT = re.compile(r"It must fit this JSON schema:\s")
 _ANY = "Answer with one JSON object"
 
 
@@ -38,34 +38,37 @@ def written_answer(question: str, said: str) -> str | None:
     `said` is the whole conversation. With `badly` in the question the first answer is broken and the
     second, after a complaint, right; with `hopelessly` both are broken.
     """
-    again = question.startswith(_AGAIN)
     if "```tool_results" in question:
         return None
+    again = question.startswith(_AGAIN)
+    said = said.replace("”", '"')  # as one of the plugins keeps quotes in its history
     asked = said if again else question
     broken = "hopelessly" in asked or ("badly" in asked and not again)
-    told = said.replace("”", '"')  # as one of the plugins keeps quotes in its history
-    tools = {tool["name"]: tool for at in _TOLD.finditer(told) if (tool := _described(told, at.start()))}
-    wishes = _WISH.findall(asked)
-    if tools and wishes:
-        count = tools_called(wishes[-1], len(tools))
-        chosen = list(tools.values())[:count]
+    tools = {tool["name"]: tool for at in _TOLD.finditer(said) if (tool := _described(said, at.start()))}
+    if tools and (wishes := _WISH.findall(asked)):
+        chosen = list(tools.values())[: tools_called(wishes[-1], len(tools))]
         calls = [{"name": tool["name"], "arguments": example_arguments(tool.get("parameters"))} for tool in chosen]
         block = json.dumps(calls, ensure_ascii=False)
         return f"I look it up. 🔎\n\n```tool_calls\n{block[:-2] if broken else block}\n```"
-    schemas = _FIT.findall(asked)
+    schemas = [_json_at(asked, at.end()) for at in _FIT.finditer(asked)]
     if not schemas and _ANY not in asked:
         return None
-    value = _example(json.loads(schemas[-1])) if schemas else {"answer": 42}
+    value = _example(schemas[-1]) if schemas else {"answer": 42}
     return "Here you are: {answer}" if broken else f"```json\n{json.dumps(value, ensure_ascii=False)}\n```"
+
+
+def _json_at(text: str, at: int) -> Any:
+    """The JSON value that begins there; None for none."""
+    try:
+        return json.JSONDecoder().raw_decode(text, at)[0]
+    except ValueError:
+        return None
 
 
 def _described(text: str, at: int) -> dict[str, Any] | None:
     """The tool that is described there; None for what only looks like it: a call, a result."""
-    try:
-        value: dict[str, Any] = json.JSONDecoder().raw_decode(text, at)[0]
-    except ValueError:
-        return None
-    return None if {"arguments", "result"} & value.keys() else value
+    value = _json_at(text, at)
+    return value if isinstance(value, dict) and not {"arguments", "result"} & value.keys() else None
 
 
 def _example(about: Any) -> Any:

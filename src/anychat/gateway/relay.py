@@ -12,14 +12,14 @@ from anychat.errors import RemoteProtocolError
 from anychat.transport.base import Exchange, read
 from anychat.wire import Decoder
 
-__all__ = ["relay_stream", "relay_whole", "split_events"]
+__all__ = ["read_events", "relay_stream", "relay_whole", "split_events"]
 
 _BLANK = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
 def split_events(data: bytes) -> tuple[list[bytes], bytes]:
     """The whole server-sent events in `data`, each with its blank line, and what stands behind them."""
-    if data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:
+    if data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:
         return [data], b""
     events: list[bytes] = []
     start = 0
@@ -60,3 +60,14 @@ async def relay_whole(exchange: Exchange, decoder: Decoder, seen: list[Event], l
     seen.extend(decoder.feed(body))
     seen.extend(decoder.close())
     return body
+
+
+async def read_events(exchange: Exchange, decoder: Decoder) -> AsyncGenerator[Event, None]:
+    """The events of an answer, as a decoder that reads it whole tells them."""
+    async for data in exchange:
+        for event in decoder.feed(data):
+            yield event
+            if type(event) is Done:
+                return
+    for event in decoder.close():
+        yield event
