@@ -150,6 +150,13 @@ def test_the_example_of_the_testing_page_runs() -> None:
     assert names["answer"].choices[0].message.content
 
 
+async def test_the_gateway_of_the_testing_page_answers() -> None:
+    block = next(b for b in blocks(ROOT / "docs/testing.md", "python") if "serving" in b)
+    names: dict[str, Any] = {}
+    exec(compile(block, "testing.md", "exec"), names)
+    assert "Готово ✅" in await names["ask_through_a_gateway"]()
+
+
 def command_lines() -> Iterator[Any]:
     for path in DOCS:
         for block in blocks(path, "sh"):
@@ -288,6 +295,12 @@ def test_faults_are_those_of_the_code() -> None:
 def test_services_of_the_demo_are_told() -> None:
     text = (ROOT / "docs/testing.md").read_text()
     assert {mount for mount in MOUNTS if f"`{mount}`" not in text} == set()
+
+
+def test_kinds_of_notices_are_told() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    told = {kind for row in rows(ROOT / "docs/library.md", "kind") for kind in names_in(row[0])}
+    assert told == set(re.findall(r'Notice\(\s*"(\w+)"', source))
 
 
 # Parts and packages
