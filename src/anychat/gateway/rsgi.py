@@ -39,7 +39,8 @@ class _Headers(Mapping[str, str]):
         return iter(self._raw.keys())
 
     def __len__(self) -> int:
-        return len(self._raw.keys())
+        # All lines, not names: what counts is how much a caller has sent.
+        return len(self._raw.values())
 
 
 class _Request:

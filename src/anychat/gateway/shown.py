@@ -5,6 +5,7 @@ import re
 from urllib.parse import urlsplit
 
 from anychat.errors import AnychatError, LocalError, ProviderError, RemoteProtocolError, TransportError
+from anychat.gateway.logs import secrets
 from anychat.gateway.targets import Target
 
 __all__ = ["shown"]
@@ -21,7 +22,7 @@ _LEAST_SECRET = 8
 def shown(error: AnychatError, target: Target) -> AnychatError:
     """The error with the target's name for its address; the same error when it tells none.
 
-    The key of the target is taken out as well, should a service repeat it.
+    The key of the target and what else the configuration keeps secret is taken out as well, should a service repeat it.
     """
     text = told = str(error)
     site = target.provider.site
@@ -31,8 +32,11 @@ def shown(error: AnychatError, target: Target) -> AnychatError:
         parts = urlsplit(site.url)
         for address in (f"{parts.scheme}://{parts.netloc}", parts.netloc):
             text = text.replace(address, target.name) if address else text
-    if len(site.api_key or "") >= _LEAST_SECRET:
-        text = text.replace(str(site.api_key), "[key]")
+    # The session's site: it has the key of whoever opened it.
+    key = target.session.site.api_key or ""
+    if len(key) >= _LEAST_SECRET:
+        text = text.replace(key, "[key]")
+    text = secrets.hide(text)
     if text == told:
         return error
     other = copy.copy(error)
