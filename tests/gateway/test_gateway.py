@@ -8,6 +8,7 @@ from typing import Any
 
 import openai
 import pytest
+from openai.types import Model
 
 from anychat.demo import Demo
 from anychat.gateway.core import Gateway
@@ -100,6 +101,21 @@ async def test_models(gateway: Served):
         assert (await api.models.retrieve("Chatgpt4Online/gpt-4")).owned_by == "Chatgpt4Online"
         with pytest.raises(openai.NotFoundError):
             await api.models.retrieve("nothing/of-this")
+
+
+async def test_models_have_the_shape_of_the_api(gateway: Served):
+    url, _, _ = gateway
+    status, _, data = await raw(url, "GET", "/v1/models")
+    listed = json.loads(data)
+    assert (status, listed["object"]) == (200, "list")
+    rows = {Model.model_validate(row, strict=True).id: row for row in listed["data"]}
+    assert len(rows) == len(listed["data"])
+    for name in ("gpt-4o", "Chatgpt4Online/gpt-4"):
+        status, _, data = await raw(url, "GET", f"/v1/models/{name}")
+        assert (status, json.loads(data)) == (200, rows[name])
+    status, _, data = await raw(url, "GET", "/v1/models/z")
+    assert (status, json.loads(data)["error"]["code"]) == (404, "model_not_found")
+    assert "'z'" in json.loads(data)["error"]["message"]
 
 
 AUTHORISED = "Authorization: Bearer key\r\nContent-Type: application/json\r\n"
