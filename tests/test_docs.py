@@ -19,6 +19,7 @@ from anychat.demo import FAULTS, MOUNTS, ThreadedDemo, help_text, serve_in_threa
 from anychat.errors import ConfigError
 from anychat.protocols import PROTOCOLS
 from anychat.registry import providers
+from anychat.sites.apis import apis
 from anychat.testing import tables
 from tests.documents import DEMO, DOCS, GATEWAY, READMES, ROOT, blocks, name_of, names_in, rows
 
@@ -34,12 +35,19 @@ def numbered(paths: list[Path]) -> Iterator[Any]:
 # Tables
 
 
-@pytest.mark.parametrize("path", READMES, ids=name_of)
-def test_tables_are_those_of_the_code(path: Path) -> None:
-    text = path.read_text()
+@pytest.mark.parametrize("file", tables.FILES)
+def test_tables_are_those_of_the_code(file: str) -> None:
+    text = (ROOT / file).read_text()
     assert tables.with_tables(text) == text, "run `make docs`"
-    for table in tables.TABLES:
-        assert f"<!-- table: {table} " in text
+    wanted = ("protocols", "sites") if ROOT / file in READMES else ("services",)
+    assert [table for table in wanted if f"<!-- table: {table} " not in text] == []
+
+
+def test_every_table_stands_somewhere() -> None:
+    written = [path for path in DOCS if "<!-- table: " in path.read_text()]
+    assert {name_of(path) for path in written} == set(tables.FILES)
+    text = "".join(path.read_text() for path in written)
+    assert set(re.findall(r"<!-- table: (\w+) ", text)) == set(tables.TABLES)
 
 
 EMPTY = """<!-- table: protocols en -->
@@ -75,6 +83,7 @@ def test_a_table_that_does_not_exist_is_named() -> None:
 def test_tables_have_a_row_for_everything(language: str) -> None:
     assert len(tables.protocols_table(language).splitlines()) == 2 + len(PROTOCOLS)
     assert len(tables.sites_table(language).splitlines()) == 2 + len(providers())
+    assert len(tables.services_table(language).splitlines()) == 2 + len(apis())
 
 
 # Examples

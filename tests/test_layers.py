@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "registry": _CORE | {"providers", "sites"},
     "completions": {"errors", "chat"},
     "client": _LIBRARY,
-    "testing": _PURE | {"protocols", "cookies", "transport", "registry", "testing"},
+    "testing": _PURE | {"protocols", "cookies", "transport", "registry", "sites.apis", "testing"},
     "demo": _PURE | {"testing", "demo"},
     "configuration": _LIBRARY | {"configuration"},
     "gateway": _LIBRARY | {"configuration", "gateway"},

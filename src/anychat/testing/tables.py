@@ -1,10 +1,10 @@
-"""The tables of protocols and sites in the README files, written from the code.
+"""The tables of protocols, sites and services in the documents, written from the code.
 
     python -m anychat.testing.tables [--check] [FILE ...]
 
 A table stands between `<!-- table: NAME LANGUAGE -->` and `<!-- end of table -->`. Without `--check` the files are
 written; with it, nothing is, and the exit code is 1 when one is not as it should be. FILE is by
-default README.md and README.ru.md in the current folder.
+default those of `FILES` in the current folder.
 """
 
 import re
@@ -15,10 +15,11 @@ from pathlib import Path
 from anychat.errors import ConfigError
 from anychat.protocols import PROTOCOLS, create, load
 from anychat.registry import providers
+from anychat.sites.apis import apis
 
-__all__ = ["LANGUAGES", "TABLES", "main", "protocols_table", "sites_table", "with_tables"]
+__all__ = ["FILES", "LANGUAGES", "TABLES", "main", "protocols_table", "services_table", "sites_table", "with_tables"]
 
-FILES = ("README.md", "README.ru.md")
+FILES = ("README.md", "README.ru.md", "docs/services.md")
 LANGUAGES = ("en", "ru")
 
 _RUSSIAN = {
@@ -34,6 +35,9 @@ _RUSSIAN = {
     "Address": "Адрес",
     "Default model": "Модель по умолчанию",
     "Needs cookies": "Нужны cookies",
+    "Name": "Имя",
+    "Service": "Сервис",
+    "Key": "Ключ",
     "Checked live": "Проверен вживую",
     # Cells
     "yes": "да",
@@ -100,6 +104,16 @@ def sites_table(language: str = "en") -> str:
     return _table([say(h) for h in ("Class", "Address", "Protocol", "Default model", *flags)], rows)
 
 
+def services_table(language: str = "en") -> str:
+    """The services and self-hosted servers that are known by name, as a markdown table."""
+    say = _words(language)
+    rows = [
+        [f"`{name}`", row.title, f"`{row.key}`" if row.key else "–", f"`{row.protocol}`", row.url]
+        for name, row in apis().items()
+    ]
+    return _table([say(h) for h in ("Name", "Service", "Key", "Protocol", "Address")], rows)
+
+
 _DECLARABLE = frozenset({"stream", "history", "system"})
 """What a site's declaration can say of a protocol whose traits depend on it."""
 
@@ -120,7 +134,11 @@ def _features(name: str, features: frozenset[str], say: Words) -> str:
     return ", ".join(f"`{feature}`" for feature in sorted(features)) or "–"
 
 
-TABLES: dict[str, Callable[[str], str]] = {"protocols": protocols_table, "sites": sites_table}
+TABLES: dict[str, Callable[[str], str]] = {
+    "protocols": protocols_table,
+    "sites": sites_table,
+    "services": services_table,
+}
 
 _PLACE = re.compile(r"(<!-- table: (\S+) (\S+) -->\n)(?:.*?\n)??(<!-- end of table -->)", re.DOTALL)
 
