@@ -115,7 +115,7 @@ def read_request(body: bytes, *, limited: bool = True) -> Request:
 
 
 _EFFORTS = ((16384, "high"), (4096, "medium"))
-"""From how many tokens for thinking; `low` below. Between the budgets that Google's OpenAI endpoint has for the words."""
+"""From how many tokens for thinking; `low` below. They lie between the budgets that Google's OpenAI endpoint has."""
 
 
 def thinking_as_effort(turn: ChatRequest, features: frozenset[str]) -> ChatRequest:
