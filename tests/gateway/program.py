@@ -56,10 +56,10 @@ class Program:
         """The log so far."""
         return [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
 
-    async def wait_for(self, text: str) -> str:
-        """All that it has written, once this text is in it."""
+    async def wait_for(self, text: str, times: int = 1) -> str:
+        """All that it has written, once this text is in it so many times."""
         async with asyncio.timeout(PATIENCE):
-            while text not in self.output:
+            while self.output.count(text) < times:
                 if self.process.returncode is not None:
                     raise AssertionError(f"it ended before it wrote {text!r}:\n{self.output}")
                 await asyncio.sleep(0.01)
