@@ -25,12 +25,12 @@ class Shop(AsyncGeneratorProvider, ProviderModelMixin):
 def main() -> None:
     if len(sys.argv) > 1:
         Shop.url = f"{sys.argv[1]}/Chatgpt4Online"
-    messages = []
+    messages: list[dict[str, str]] = []
     with Client() as client:
         for question in ("My name is Ann.", "What is my name?"):
             messages.append({"role": "user", "content": question})
             answer = client.chat.completions.create(model="Shop/helper", messages=messages)
-            text = answer.choices[0].message.content
+            text = answer.choices[0].message.content or ""
             messages.append({"role": "assistant", "content": text})
             print(f"> {question}\n{text}\n")
 
