@@ -49,7 +49,7 @@ from anychat.protocols.bodies import (
     split_address,
 )
 from anychat.protocols.openai_faults import Fault, fault_error, find_fault, http_error
-from anychat.protocols.openai_watch import CompletionWatch, EmbeddingsWatch, with_model
+from anychat.protocols.openai_watch import CompletionWatch, EmbeddingsWatch, asks_for_usage, with_model
 from anychat.wire import Call, Decoder, Handshake, Head, Limits, Request, Steps
 
 __all__ = ["OpenAI"]
@@ -137,11 +137,12 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         made = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
         if site.api_key:
             made["authorization"] = f"Bearer {site.api_key}"
-        embeds = api == "embeddings"
-        url = self._embeddings_url(site) if embeds else self._url(site)
-        watch = EmbeddingsWatch if embeds else CompletionWatch
-        request = Request("POST", url, made, with_model(body, model))
-        return Call(request, lambda head: watch(head, state.limits, state.now))
+        if api == "embeddings":
+            request = Request("POST", self._embeddings_url(site), made, with_model(body, model))
+            return Call(request, lambda head: EmbeddingsWatch(head, state.limits, state.now))
+        request = Request("POST", self._url(site), made, with_model(body, model))
+        usage_asked = asks_for_usage(body)
+        return Call(request, lambda head: CompletionWatch(head, state.limits, state.now, usage_asked))
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
         try:

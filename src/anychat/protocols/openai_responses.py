@@ -399,10 +399,10 @@ class _ResponseWatch(_Faulty):
             seen = _decode_seen(event.data)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             seen = convert(parse_json(event.data), _Seen)
+        if not isinstance(seen.type, str) or seen.type == "error":
+            raise self.failure(parse_json(event.data))
         if seen.type in _ENDS:
             yield from self._end(seen.response)
-        elif seen.type == "error" or not isinstance(seen.type, str):
-            raise self.failure(parse_json(event.data))
         elif seen.type.endswith(".delta"):
             yield NO_TEXT
 

@@ -11,13 +11,13 @@ import msgspec
 from msgspec import Struct
 
 from anychat.chat import Delta, Done, Event, Usage
-from anychat.decoding import ServerSentEvents, parse_json
+from anychat.decoding import ServerSentEvents, convert, parse_json
 from anychat.errors import BadRequest, RemoteProtocolError, TruncatedAnswer
 from anychat.protocols.bodies import Body
 from anychat.protocols.openai_faults import fault_error, find_fault, http_error
 from anychat.wire import Head, Limits
 
-__all__ = ["CompletionWatch", "EmbeddingsWatch", "with_model"]
+__all__ = ["CompletionWatch", "EmbeddingsWatch", "asks_for_usage", "with_model"]
 
 
 class _Choice(Struct):
@@ -44,16 +44,19 @@ class CompletionWatch:
     """A `Decoder` whose events say only that text came, what it cost, and that the answer ended.
 
     A stream has ended with `[DONE]`, or at the end of the body when every choice that began has
-    its `finish_reason`. `partial` stays empty: the bytes are with the caller.
+    its `finish_reason`, and the usage has come where it was asked for. `partial` stays empty: the
+    bytes are with the caller.
     """
 
     partial = ""
 
-    def __init__(self, head: Head, limits: Limits, now: Callable[[], float]) -> None:
+    def __init__(self, head: Head, limits: Limits, now: Callable[[], float], usage_asked: bool = False) -> None:
         self._head = head
         self._now = now
         self._ended = False
         self._finished = False
+        self._usage_asked = usage_asked
+        self._usage: Usage | None = None
         failed = not 200 <= head.status < 300
         streamed = head.content_type == "text/event-stream" and not failed
         self._failed = failed
@@ -66,8 +69,7 @@ class CompletionWatch:
             return
         for event in self._events.feed(data):
             if event.data == b"[DONE]":
-                self._ended = True
-                yield Done("stop")
+                yield from self._end()
             elif not self._ended:
                 yield from self._chunk(event.data)
 
@@ -80,8 +82,16 @@ class CompletionWatch:
                 raise RemoteProtocolError("the completion has no finished choice", status=self._head.status)
         if self._ended:
             return
-        if not self._finished or (self._events is not None and self._events.unfinished):
+        if not self._finished or (self._events is not None and self._usage_asked and self._usage is None):
             raise TruncatedAnswer(status=self._head.status)
+        yield from self._end()
+
+    def _end(self) -> Iterator[Event]:
+        if self._ended:
+            return
+        self._ended = True
+        if self._usage is not None:
+            yield self._usage
         yield Done("stop")
 
     def _chunk(self, data: bytes) -> Iterator[Event]:
@@ -100,16 +110,14 @@ class CompletionWatch:
         elif chunk.choices is None and chunk.usage is None:
             raise RemoteProtocolError("an event of the answer is no chunk of a completion", status=self._head.status)
         if chunk.usage is not None:
+            # Some servers count on, chunk by chunk: the last one counts.
             usage = chunk.usage
-            yield Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+            self._usage = Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
 
     def _slowly(self, data: bytes) -> _Chunk:
         """A chunk that the fast parser refuses: lone surrogates, which services do send, or no chunk at all."""
         value = parse_json(data)
-        try:
-            return msgspec.convert(value, _Loose).chunk() if isinstance(value, dict) else _Chunk()
-        except msgspec.ValidationError as error:
-            raise RemoteProtocolError(f"unexpected shape: {error}", status=self._head.status) from error
+        return convert(value, _Loose).chunk() if isinstance(value, dict) else _Chunk()
 
 
 class _Loose(Struct):
@@ -154,6 +162,25 @@ class EmbeddingsWatch:
         if made.usage is not None:
             yield Usage(made.usage.prompt_tokens, 0, made.usage.total_tokens)
         yield Done("stop")
+
+
+class _Streaming(Struct):
+    include_usage: bool | None = None
+
+
+class _Asked(Struct):
+    stream_options: _Streaming | None = None
+
+
+def asks_for_usage(body: bytes) -> bool:
+    """Whether a body asks for the usage at the end of its stream."""
+    if b"include_usage" not in body:
+        return False
+    try:
+        options = msgspec.json.decode(body, type=_Asked).stream_options
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return False  # the server says what is wrong with it
+    return options is not None and options.include_usage is True
 
 
 def with_model(body: bytes, model: str) -> bytes:
