@@ -3,16 +3,28 @@
 import base64
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from anychat.chat import ChatRequest, Conversation, Delta, Event, Notice, parse_messages
 from anychat.errors import AnychatError, ProviderError
-from anychat.protocols.base import SessionState
+from anychat.protocols.base import ChatProtocol, SessionState, Site
 from anychat.wire import Call, Challenge, Decoder, Head, Request, Response, Work
 
 CAPTURES = Path(__file__).parent.parent / "captures"
 NOW = 1_795_000_000.0
+
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Tells it.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+STRICT_WEATHER: dict[str, Any] = {"type": "function", "function": {**WEATHER["function"], "strict": True}}
+NOW_TOOL: dict[str, Any] = {"type": "function", "function": {"name": "now"}}
 
 Cut = Callable[[bytes], Iterable[bytes]]
 
@@ -165,6 +177,27 @@ def drive(steps: Any, *responses: Response, answer: str = "") -> Driven:
     except StopIteration as stop:
         assert not left, "responses are left over"
         return Driven(requests, challenges, stop.value)
+
+
+def sent_to(site: Site, asked: ChatRequest) -> Any:
+    """The JSON that a turn's question is."""
+    return json.loads(ask(site.protocol, site, asked).request.body)
+
+
+def reading(protocol: ChatProtocol, family: str, case: str) -> tuple[Callable[[], Decoder], bytes]:
+    """What reads the answer of a recording with one exchange, and the answer's body."""
+    (recorded,) = load(family, case)
+    reader = protocol.reader(recorded.request)
+    assert reader is not None
+    return partial(reader, recorded.head), recorded.body
+
+
+def recorded_outcome(protocol: ChatProtocol, family: str, case: str) -> Outcome:
+    """What a recorded answer comes to, in one piece and byte by byte alike."""
+    decoder, body = reading(protocol, family, case)
+    whole = read(decoder(), [body])
+    assert whole.said == read(decoder(), by_bytes(body)).said
+    return whole
 
 
 def ask(protocol: Any, site: Any, asked: ChatRequest, *responses: Response, state: SessionState | None = None) -> Call:

@@ -24,21 +24,23 @@ from anychat.protocols import create
 from anychat.protocols.anthropic import Anthropic
 from anychat.protocols.base import Site
 from tests.captures.writing import TEXT
-from tests.protocols.asking import events_of
-from tests.protocols.driving import Outcome, ask, by_bytes, join, load, read, turn
+from tests.protocols.driving import (
+    NOW_TOOL,
+    STRICT_WEATHER,
+    Outcome,
+    ask,
+    join,
+    load,
+    read,
+    reading,
+    recorded_outcome,
+    sent_to,
+    turn,
+)
 
 PROTOCOL = Anthropic()
 USAGE = Usage(17, 12, 29, cached_tokens=5)
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "Tells it.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-        "strict": True,
-    },
-}
-NOW = {"type": "function", "function": {"name": "now"}}
+TOOL = STRICT_WEATHER
 
 
 def site(url: str = "https://api.anthropic.com", protocol: Anthropic = PROTOCOL, **options: Any) -> Site:
@@ -47,8 +49,7 @@ def site(url: str = "https://api.anthropic.com", protocol: Anthropic = PROTOCOL,
 
 
 def sent(asked: ChatRequest, at: Site | None = None) -> Any:
-    at = at or site()
-    return json.loads(ask(at.protocol, at, asked).request.body)
+    return sent_to(at or site(), asked)
 
 
 # The request
@@ -99,8 +100,9 @@ def test_site_options():
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "top_k"])
 def test_newer_versions_of_the_api_do_not_sample_as_told(name):
+    sampled: dict[str, Any] = {name: 1}
     with pytest.raises(UnsupportedFeature) as caught:
-        sent(turn(**{name: 1}), site(protocol=Anthropic(version="2026-10-21")))
+        sent(turn(**sampled), site(protocol=Anthropic(version="2026-10-21")))
     assert caught.value.feature == name
 
 
@@ -170,7 +172,7 @@ def test_messages_become_turns_of_blocks():
 
 
 def test_tools():
-    fields = sent(turn(tools=[TOOL, NOW]))
+    fields = sent(turn(tools=[TOOL, NOW_TOOL]))
     assert fields["tools"] == [
         {
             "name": "weather",
@@ -199,7 +201,7 @@ def test_tools():
     ],
 )
 def test_tool_choice(choice, parallel, made):
-    assert sent(turn(tools=[NOW], tool_choice=choice, parallel_tool_calls=parallel))["tool_choice"] == made
+    assert sent(turn(tools=[NOW_TOOL], tool_choice=choice, parallel_tool_calls=parallel))["tool_choice"] == made
 
 
 def test_output_and_thinking():
@@ -219,10 +221,10 @@ def test_output_and_thinking():
         ({"response_format": {"type": "grammar"}}, "response_format"),
         ({"reasoning_effort": "minimal"}, "reasoning_effort"),
         ({"tools": [{"type": "web_search"}]}, "tools"),
-        ({"tools": [NOW], "tool_choice": {"type": "custom"}}, "tool_choice"),
+        ({"tools": [NOW_TOOL], "tool_choice": {"type": "custom"}}, "tool_choice"),
         (
             {
-                "tools": [NOW],
+                "tools": [NOW_TOOL],
                 "tool_choice": {
                     "type": "allowed_tools",
                     "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "now"}}]},
@@ -257,7 +259,7 @@ CALL = {"id": "c", "function": {"name": "f", "arguments": "[1]"}}
         ("x", {"tools": "weather"}, "tools"),
         ("x", {"tools": [{}]}, r"tools\[0\]"),
         ("x", {"tools": [{"type": "function", "function": {"name": "a", "parameters": "b"}}]}, "schema"),
-        ("x", {"tools": [NOW], "tool_choice": "always"}, "tool_choice"),
+        ("x", {"tools": [NOW_TOOL], "tool_choice": "always"}, "tool_choice"),
         ("x", {"response_format": {"type": "json_schema"}}, "response_format"),
         ("x", {"stop": 5}, "stop"),
         ("x", {"thinking": True}, "thinking"),
@@ -280,12 +282,7 @@ def test_wrong_options_of_the_site():
 
 
 def outcome(case: str) -> Outcome:
-    (recorded,) = load("anthropic", case)
-    decoder = PROTOCOL.reader(recorded.request)
-    assert decoder is not None
-    whole = read(decoder(recorded.head), [recorded.body])
-    assert whole.said == read(decoder(recorded.head), by_bytes(recorded.body)).said
-    return whole
+    return recorded_outcome(PROTOCOL, "anthropic", case)
 
 
 WEATHER = [ToolCallDelta(0, "toolu_a", "weather"), ToolCallDelta(0, arguments='{"city":"Минск"}')]
@@ -384,11 +381,9 @@ def test_errors(case, kind, code, said):
 
 
 def test_a_stream_without_its_end_mark_is_truncated():
-    (recorded,) = load("anthropic", "stream")
-    decoder = PROTOCOL.reader(recorded.request)
-    assert decoder is not None
-    cut = recorded.body[: recorded.body.index(b"event: message_stop")]
-    got = read(decoder(recorded.head), [cut])
+    decoder, body = reading(PROTOCOL, "anthropic", "stream")
+    cut = body[: body.index(b"event: message_stop")]
+    got = read(decoder(), [cut])
     assert type(got.error) is TruncatedAnswer
     assert got.error.partial == TEXT
 
@@ -407,64 +402,6 @@ def test_names_of_messages_are_reported():
 
 
 # The demo
-
-
-def at(demo: Demo, **options: Any) -> Site:
-    return site(f"{demo.url}/anthropic", **({"api_key": "any", "default_model": "demo"} | options))
-
-
-@pytest.mark.parametrize("stream", [True, False])
-async def test_the_demo_answers(stream: bool):
-    async with Demo(delay=0) as demo:
-        messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "Привет?"}]
-        events = await events_of(at(demo), turn(messages, stream=stream, thinking={"type": "adaptive"}))
-        assert isinstance(events[0], Reasoning)
-        assert isinstance(events[1], Delta)
-        assert "hist=2" in events[1].text
-        assert events[-1] == Done()
-        messages = [{"role": "user", "content": "use tools please"}]
-        events = await events_of(at(demo), turn(messages, stream=stream, tools=[TOOL, NOW]))
-        names = [event.name for event in events if isinstance(event, ToolCallDelta) and event.name]
-        written = "".join(event.arguments for event in events if isinstance(event, ToolCallDelta) and event.index == 0)
-        assert names == ["weather", "now"]
-        assert json.loads(written) == {"city": "Париж"}
-        assert events[-1] == Done("tool_calls")
-        assert (await events_of(at(demo), turn("hi", stream=stream, max_tokens=3)))[-1] == Done("length")
-
-
-@pytest.mark.parametrize(
-    ("fault", "kind"),
-    [
-        ("429-retry-after=3", RateLimited),
-        ("401", AuthError),
-        ("500", ProviderUnavailable),
-        ("upstream-error", ProviderUnavailable),
-        ("upstream-event", ProviderUnavailable),
-        ("upstream-cut", TruncatedAnswer),
-        ("missing-end", TruncatedAnswer),
-        ("banned", Refused),
-        ("empty", ProviderUnavailable),
-    ],
-)
-async def test_faults_of_the_demo(fault: str, kind: type[Exception]):
-    async with Demo(delay=0, faults={"/anthropic": fault}) as demo:
-        with pytest.raises(kind) as caught:
-            await events_of(at(demo), turn("hi"))
-        assert type(caught.value) is kind
-
-
-async def test_the_demo_refuses_what_the_api_refuses():
-    async with Demo(delay=0) as demo:
-        with pytest.raises(AuthError):
-            await events_of(at(demo, api_key=""), turn("hi"))
-        with pytest.raises(BadRequest, match="temperature"):
-            await events_of(at(demo), turn("hi", temperature=2))
-        with pytest.raises(BadRequest, match="model: other"):
-            await events_of(at(demo), turn("hi", model="other"))
-        call = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
-        turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [call]}]
-        with pytest.raises(BadRequest, match="without `tool_result` blocks"):
-            await events_of(at(demo), turn([*turns, {"role": "user", "content": "?"}]))
 
 
 async def test_the_demo_serves_the_anthropic_package():

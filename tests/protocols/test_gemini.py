@@ -26,20 +26,22 @@ from anychat.errors import (
 from anychat.protocols.base import Site
 from anychat.protocols.gemini import Gemini
 from tests.captures.writing import TEXT
-from tests.protocols.asking import events_of
-from tests.protocols.driving import Outcome, ask, by_bytes, join, load, read, turn
+from tests.protocols.driving import (
+    NOW_TOOL,
+    WEATHER,
+    Outcome,
+    ask,
+    join,
+    read,
+    reading,
+    recorded_outcome,
+    sent_to,
+    turn,
+)
 
 PROTOCOL = Gemini()
 USAGE = Usage(9, 12, 21, cached_tokens=4, reasoning_tokens=7)
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "Tells it.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-    },
-}
-NOW = {"type": "function", "function": {"name": "now"}}
+TOOL = WEATHER
 
 
 def site(url: str = "https://generativelanguage.googleapis.com", protocol: Gemini = PROTOCOL, **options: Any) -> Site:
@@ -48,15 +50,21 @@ def site(url: str = "https://generativelanguage.googleapis.com", protocol: Gemin
 
 
 def sent(asked: ChatRequest, at: Site | None = None) -> Any:
-    at = at or site()
-    return json.loads(ask(at.protocol, at, asked).request.body)
+    return sent_to(at or site(), asked)
 
 
 # The request
 
 
 def test_request():
-    options = {"temperature": 0.3, "top_p": 0.9, "top_k": 4, "seed": 7, "stop": ["END"], "max_completion_tokens": 5}
+    options: dict[str, Any] = {
+        "temperature": 0.3,
+        "top_p": 0.9,
+        "top_k": 4,
+        "seed": 7,
+        "stop": ["END"],
+        "max_completion_tokens": 5,
+    }
     request = ask(PROTOCOL, site(api_key="k"), turn("hi", model="m", **options)).request
     base = "https://generativelanguage.googleapis.com/v1beta"
     assert (request.method, request.url) == ("POST", f"{base}/models/m:streamGenerateContent?alt=sse")
@@ -165,7 +173,7 @@ def test_newer_models_get_the_stand_in_for_a_signature():
 
 
 def test_tools():
-    fields = sent(turn(tools=[TOOL, NOW]))
+    fields = sent(turn(tools=[TOOL, NOW_TOOL]))
     declared = {"name": "weather", "description": "Tells it.", "parametersJsonSchema": TOOL["function"]["parameters"]}
     assert fields["tools"] == [{"functionDeclarations": [declared, {"name": "now"}]}]
     assert "toolConfig" not in fields
@@ -192,7 +200,7 @@ ALLOWED = {"tools": [{"type": "function", "function": {"name": "now"}}]}
     ],
 )
 def test_tool_choice(choice, made):
-    assert sent(turn(tools=[NOW], tool_choice=choice))["toolConfig"] == {"functionCallingConfig": made}
+    assert sent(turn(tools=[NOW_TOOL], tool_choice=choice))["toolConfig"] == {"functionCallingConfig": made}
 
 
 def test_formats_and_thinking():
@@ -240,12 +248,7 @@ def test_messages_that_cannot_be_sent():
 
 
 def outcome(case: str) -> Outcome:
-    (recorded,) = load("gemini", case)
-    decoder = PROTOCOL.reader(recorded.request)
-    assert decoder is not None
-    whole = read(decoder(recorded.head), [recorded.body])
-    assert whole.said == read(decoder(recorded.head), by_bytes(recorded.body)).said
-    return whole
+    return recorded_outcome(PROTOCOL, "gemini", case)
 
 
 CALLS = [
@@ -318,72 +321,14 @@ def test_errors(case: str, kind: type[ProviderError], code: str | None, said: st
 
 
 def test_a_stream_without_finish_reason_is_truncated():
-    (recorded,) = load("gemini", "stream")
-    decoder = PROTOCOL.reader(recorded.request)
-    assert decoder is not None
-    cut = recorded.body[: recorded.body.rindex(b"data:")]
-    got = read(decoder(recorded.head), [cut])
+    decoder, body = reading(PROTOCOL, "gemini", "stream")
+    cut = body[: body.rindex(b"data:")]
+    got = read(decoder(), [cut])
     assert type(got.error) is TruncatedAnswer
     assert TEXT.startswith(got.error.partial)
 
 
 # The demo
-
-
-def at(demo: Demo, **options: Any) -> Site:
-    return site(f"{demo.url}/gemini", **({"api_key": "any", "default_model": "demo"} | options))
-
-
-@pytest.mark.parametrize("stream", [True, False])
-async def test_the_demo_answers(stream: bool):
-    async with Demo(delay=0) as demo:
-        messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "Привет?"}]
-        events = await events_of(at(demo, protocol=Gemini(thoughts=True)), turn(messages, stream=stream))
-        assert isinstance(events[0], Reasoning)
-        assert isinstance(events[1], Delta)
-        assert "hist=2" in events[1].text
-        assert events[-1] == Done()
-        events = await events_of(at(demo), turn("use tools please", stream=stream, tools=[TOOL, NOW]))
-        names = [event.name for event in events if isinstance(event, ToolCallDelta) and event.name]
-        assert names == ["weather", "now"]
-        assert events[-1] == Done("tool_calls")
-        assert (await events_of(at(demo), turn("hi", stream=stream, max_tokens=3)))[-1] == Done("length")
-
-
-@pytest.mark.parametrize(
-    ("fault", "kind"),
-    [
-        ("429-retry-after=3", RateLimited),
-        ("401", AuthError),
-        ("500", ProviderUnavailable),
-        ("upstream-error", ProviderUnavailable),
-        ("upstream-event", ProviderUnavailable),
-        ("upstream-cut", TruncatedAnswer),
-        ("missing-end", TruncatedAnswer),
-        ("malformed", RemoteProtocolError),
-        ("banned", Refused),
-        ("empty", ProviderUnavailable),
-    ],
-)
-async def test_faults_of_the_demo(fault: str, kind: type[Exception]):
-    async with Demo(delay=0, faults={"/gemini": fault}) as demo:
-        with pytest.raises(kind) as caught:
-            await events_of(at(demo), turn("hi"))
-        assert type(caught.value) is kind
-
-
-async def test_the_demo_refuses_what_the_api_refuses():
-    async with Demo(delay=0) as demo:
-        with pytest.raises(AuthError):
-            await events_of(at(demo, api_key=""), turn("hi"))
-        with pytest.raises(BadRequest, match="temperature"):
-            await events_of(at(demo), turn("hi", temperature=3))
-        with pytest.raises(BadRequest, match="models/other is not found"):
-            await events_of(at(demo), turn("hi", model="other"))
-        call = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
-        turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [call]}]
-        with pytest.raises(BadRequest, match="number of function response parts"):
-            await events_of(at(demo), turn([*turns, {"role": "user", "content": "?"}]))
 
 
 @pytest.mark.filterwarnings("ignore:Inheritance class:DeprecationWarning")  # of the package's own

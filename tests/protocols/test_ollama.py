@@ -23,20 +23,23 @@ from anychat.errors import (
 from anychat.protocols.base import Site
 from anychat.protocols.ollama import Ollama
 from tests.captures.writing import TEXT
-from tests.protocols.asking import events_of
-from tests.protocols.driving import Outcome, ask, by_bytes, join, load, read, turn
+from tests.protocols.driving import (
+    NOW_TOOL,
+    WEATHER,
+    Outcome,
+    ask,
+    join,
+    load,
+    read,
+    reading,
+    recorded_outcome,
+    sent_to,
+    turn,
+)
 
 PROTOCOL = Ollama()
 USAGE = Usage(9, 12, 21)
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "Tells it.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-    },
-}
-NOW = {"type": "function", "function": {"name": "now"}}
+TOOL = WEATHER
 
 
 def site(url: str = "http://127.0.0.1:11434", protocol: Ollama = PROTOCOL, **options: Any) -> Site:
@@ -45,15 +48,21 @@ def site(url: str = "http://127.0.0.1:11434", protocol: Ollama = PROTOCOL, **opt
 
 
 def sent(asked: ChatRequest, at: Site | None = None) -> Any:
-    at = at or site()
-    return json.loads(ask(at.protocol, at, asked).request.body)
+    return sent_to(at or site(), asked)
 
 
 # The request
 
 
 def test_request():
-    options = {"temperature": 0.3, "top_p": 0.9, "seed": 7, "stop": "END", "max_tokens": 5, "presence_penalty": 1}
+    options: dict[str, Any] = {
+        "temperature": 0.3,
+        "top_p": 0.9,
+        "seed": 7,
+        "stop": "END",
+        "max_tokens": 5,
+        "presence_penalty": 1,
+    }
     request = ask(PROTOCOL, site(), turn("hi", model="m", **options)).request
     assert (request.method, request.url) == ("POST", "http://127.0.0.1:11434/api/chat")
     assert request.headers == {"accept": "application/x-ndjson", "content-type": "application/json"}
@@ -114,7 +123,7 @@ def test_messages():
 def test_tools_format_and_thinking():
     schema = {"type": "object", "properties": {}}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    fields = sent(turn(tools=[TOOL, NOW], tool_choice="auto", response_format=form, reasoning_effort="low"))
+    fields = sent(turn(tools=[TOOL, NOW_TOOL], tool_choice="auto", response_format=form, reasoning_effort="low"))
     assert fields["tools"] == [
         TOOL,
         {"type": "function", "function": {"name": "now", "description": "", "parameters": schema}},
@@ -129,8 +138,8 @@ def test_tools_format_and_thinking():
 @pytest.mark.parametrize(
     ("options", "feature"),
     [
-        ({"tools": [NOW], "tool_choice": "required"}, "tool_choice"),
-        ({"tools": [NOW], "tool_choice": {"type": "function", "function": {"name": "now"}}}, "tool_choice"),
+        ({"tools": [NOW_TOOL], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": [NOW_TOOL], "tool_choice": {"type": "function", "function": {"name": "now"}}}, "tool_choice"),
         ({"reasoning_effort": "minimal"}, "reasoning_effort"),
         ({"tools": [{"type": "custom"}]}, "tools"),
     ],
@@ -156,12 +165,7 @@ def test_addresses_of_pictures_and_other_roles_are_refused():
 
 
 def outcome(case: str) -> Outcome:
-    (recorded,) = load("ollama", case)
-    decoder = PROTOCOL.reader(recorded.request)
-    assert decoder is not None
-    whole = read(decoder(recorded.head), [recorded.body])
-    assert whole.said == read(decoder(recorded.head), by_bytes(recorded.body)).said
-    return whole
+    return recorded_outcome(PROTOCOL, "ollama", case)
 
 
 CALLS = [
@@ -231,11 +235,9 @@ def test_errors(case: str, kind: type[ProviderError], said: str):
 
 
 def test_a_stream_without_its_last_line_is_truncated():
-    (recorded,) = load("ollama", "stream")
-    decoder = PROTOCOL.reader(recorded.request)
-    assert decoder is not None
-    *lines, _ = recorded.body.splitlines(keepends=True)
-    got = read(decoder(recorded.head), lines)
+    decoder, body = reading(PROTOCOL, "ollama", "stream")
+    *lines, _ = body.splitlines(keepends=True)
+    got = read(decoder(), lines)
     assert type(got.error) is TruncatedAnswer
     assert got.error.partial == TEXT
 
@@ -249,58 +251,6 @@ def test_a_call_without_an_id_gets_one():
 
 
 # The demo
-
-
-def at(demo: Demo, **options: Any) -> Site:
-    return site(f"{demo.url}/ollama", **({"default_model": "demo"} | options))
-
-
-@pytest.mark.parametrize("stream", [True, False])
-async def test_the_demo_answers(stream: bool):
-    async with Demo(delay=0) as demo:
-        messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "Привет?"}]
-        events = await events_of(at(demo), turn(messages, stream=stream, reasoning_effort="high"))
-        assert isinstance(events[0], Reasoning)
-        assert isinstance(events[1], Delta)
-        assert "hist=2" in events[1].text
-        assert events[-1] == Done()
-        events = await events_of(at(demo), turn("use tools please", stream=stream, tools=[TOOL, NOW]))
-        names = [event.name for event in events if isinstance(event, ToolCallDelta) and event.name]
-        assert names == ["weather", "now"]
-        assert events[-1] == Done("tool_calls")
-        assert (await events_of(at(demo), turn("hi", stream=stream, max_tokens=3)))[-1] == Done("length")
-
-
-@pytest.mark.parametrize(
-    ("fault", "kind"),
-    [
-        ("429-retry-after=3", RateLimited),
-        ("401", AuthError),
-        ("500", ProviderUnavailable),
-        ("upstream-error", ProviderUnavailable),
-        ("upstream-event", ProviderUnavailable),
-        ("upstream-cut", TruncatedAnswer),
-        ("missing-end", TruncatedAnswer),
-        ("malformed", RemoteProtocolError),
-        ("empty", ProviderUnavailable),
-    ],
-)
-async def test_faults_of_the_demo(fault: str, kind: type[Exception]):
-    async with Demo(delay=0, faults={"/ollama": fault}) as demo:
-        with pytest.raises(kind) as caught:
-            await events_of(at(demo), turn("hi"))
-        assert type(caught.value) is kind
-
-
-async def test_the_demo_refuses_what_the_server_refuses():
-    async with Demo(delay=0) as demo:
-        with pytest.raises(BadRequest, match="model 'other' not found"):
-            await events_of(at(demo), turn("hi", model="other"))
-        with pytest.raises(BadRequest, match="temperature"):
-            await events_of(at(demo), turn("hi", temperature="hot"))
-        image = {"type": "image_url", "image_url": "data:image/png;base64,***"}
-        with pytest.raises(BadRequest, match="base64"):
-            await events_of(at(demo), turn([{"role": "user", "content": [image]}]))
 
 
 async def test_the_demo_serves_the_ollama_package():

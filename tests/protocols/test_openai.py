@@ -25,7 +25,7 @@ from anychat.protocols.base import Site
 from anychat.protocols.openai import OpenAI
 from anychat.wire import Head, Limits, Request
 from tests.captures.writing import TEXT
-from tests.protocols.driving import Outcome, ask, by_bytes, cases, cut_at, join, load, new_state, read, turn
+from tests.protocols.driving import Outcome, ask, by_bytes, cases, cut_at, join, load, new_state, read, sent_to, turn
 
 PROTOCOL = OpenAI()
 
@@ -35,8 +35,7 @@ def site(url: str = "https://api.test/v1", protocol: OpenAI = PROTOCOL, **option
 
 
 def sent(asked: ChatRequest, at: Site | None = None) -> Any:
-    at = at or site()
-    return json.loads(ask(at.protocol, at, asked).request.body)
+    return sent_to(at or site(), asked)
 
 
 # The request

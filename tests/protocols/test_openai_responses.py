@@ -25,21 +25,22 @@ from anychat.protocols import create
 from anychat.protocols.base import Site
 from anychat.protocols.openai_responses import OpenAIResponses
 from tests.captures.writing import TEXT
-from tests.protocols.asking import events_of
-from tests.protocols.driving import Outcome, ask, by_bytes, join, load, read, turn
+from tests.protocols.driving import (
+    NOW_TOOL,
+    STRICT_WEATHER,
+    Outcome,
+    ask,
+    join,
+    read,
+    reading,
+    recorded_outcome,
+    sent_to,
+    turn,
+)
 
 PROTOCOL = OpenAIResponses()
 USAGE = Usage(9, 12, 21, cached_tokens=4, reasoning_tokens=7)
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "Tells it.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-        "strict": True,
-    },
-}
-NOW = {"type": "function", "function": {"name": "now"}}
+TOOL = STRICT_WEATHER
 
 
 def site(url: str = "https://api.test/v1", protocol: OpenAIResponses = PROTOCOL, **options: Any) -> Site:
@@ -47,15 +48,14 @@ def site(url: str = "https://api.test/v1", protocol: OpenAIResponses = PROTOCOL,
 
 
 def sent(asked: ChatRequest, at: Site | None = None) -> Any:
-    at = at or site()
-    return json.loads(ask(at.protocol, at, asked).request.body)
+    return sent_to(at or site(), asked)
 
 
 # The request
 
 
 def test_request():
-    options = {"temperature": 0.3, "top_p": 0.9, "max_tokens": 50, "user": "u", "metadata": {"a": "b"}}
+    options: dict[str, Any] = {"temperature": 0.3, "top_p": 0.9, "max_tokens": 50, "user": "u", "metadata": {"a": "b"}}
     request = ask(PROTOCOL, site(api_key="k"), turn("hi", model="m", **options)).request
     assert (request.method, request.url) == ("POST", "https://api.test/v1/responses")
     assert request.headers == {
@@ -131,7 +131,7 @@ def test_messages_become_items():
 def test_tools_and_formats():
     schema = {"type": "object", "properties": {}}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True, "description": "d"}}
-    fields = sent(turn(tools=[TOOL, NOW], response_format=form, verbosity="low", parallel_tool_calls=False))
+    fields = sent(turn(tools=[TOOL, NOW_TOOL], response_format=form, verbosity="low", parallel_tool_calls=False))
     assert fields["tools"] == [
         {"type": "function", **TOOL["function"]},
         {"type": "function", "name": "now", "parameters": schema, "strict": False},
@@ -142,7 +142,7 @@ def test_tools_and_formats():
     assert sent(turn(response_format={"type": "json_object"}))["text"] == {"format": {"type": "json_object"}}
 
 
-ALLOWED = {"mode": "auto", "tools": [NOW]}
+ALLOWED = {"mode": "auto", "tools": [NOW_TOOL]}
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ ALLOWED = {"mode": "auto", "tools": [NOW]}
     ],
 )
 def test_tool_choice(choice, made):
-    assert sent(turn(tools=[NOW], tool_choice=choice))["tool_choice"] == made
+    assert sent(turn(tools=[NOW_TOOL], tool_choice=choice))["tool_choice"] == made
 
 
 def test_what_cannot_be_sent():
@@ -175,12 +175,7 @@ def test_what_cannot_be_sent():
 
 
 def outcome(case: str) -> Outcome:
-    (recorded,) = load("openai-responses", case)
-    decoder = PROTOCOL.reader(recorded.request)
-    assert decoder is not None
-    whole = read(decoder(recorded.head), [recorded.body])
-    assert whole.said == read(decoder(recorded.head), by_bytes(recorded.body)).said
-    return whole
+    return recorded_outcome(PROTOCOL, "openai-responses", case)
 
 
 REFUSAL = [
@@ -272,71 +267,15 @@ def test_errors(case: str, kind: type[ProviderError], code: str | None, said: st
 
 
 def test_a_stream_without_its_end_mark_is_truncated():
-    (recorded,) = load("openai-responses", "stream")
-    decoder = PROTOCOL.reader(recorded.request)
-    assert decoder is not None
-    cut = recorded.body[: recorded.body.index(b"event: response.completed")]
+    decoder, body = reading(PROTOCOL, "openai-responses", "stream")
+    cut = body[: body.index(b"event: response.completed")]
     for end in (b"", b"data: [DONE]\n\n"):
-        got = read(decoder(recorded.head), [cut + end])
+        got = read(decoder(), [cut + end])
         assert type(got.error) is TruncatedAnswer
         assert got.error.partial == TEXT
 
 
 # The demo
-
-
-def at(demo: Demo, **options: Any) -> Site:
-    return site(f"{demo.url}/v1", **({"api_key": "any", "default_model": "demo"} | options))
-
-
-@pytest.mark.parametrize("stream", [True, False])
-async def test_the_demo_answers(stream: bool):
-    async with Demo(delay=0) as demo:
-        messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "Привет?"}]
-        events = await events_of(at(demo), turn(messages, stream=stream))
-        assert isinstance(events[0], Delta)
-        assert "hist=2" in events[0].text
-        assert events[-1] == Done()
-        events = await events_of(at(demo), turn("use tools please", stream=stream, tools=[TOOL, NOW]))
-        names = [event.name for event in events if isinstance(event, ToolCallDelta) and event.name]
-        assert names == ["weather", "now"]
-        assert events[-1] == Done("tool_calls")
-        assert (await events_of(at(demo), turn("hi", stream=stream, max_tokens=16)))[-1] == Done("length")
-
-
-@pytest.mark.parametrize(
-    ("fault", "kind"),
-    [
-        ("429-retry-after=3", RateLimited),
-        ("401", AuthError),
-        ("500", ProviderUnavailable),
-        ("upstream-error", ProviderUnavailable),
-        ("upstream-event", ProviderUnavailable),
-        ("upstream-cut", TruncatedAnswer),
-        ("missing-end", TruncatedAnswer),
-        ("banned", Refused),
-        ("empty", ProviderUnavailable),
-    ],
-)
-async def test_faults_of_the_demo(fault: str, kind: type[Exception]):
-    async with Demo(delay=0, faults={"/v1": fault}) as demo:
-        with pytest.raises(kind) as caught:
-            await events_of(at(demo), turn("hi"))
-        assert type(caught.value) is kind
-
-
-async def test_the_demo_refuses_what_the_api_refuses():
-    async with Demo(delay=0) as demo:
-        with pytest.raises(AuthError):
-            await events_of(at(demo, api_key=""), turn("hi"))
-        with pytest.raises(BadRequest, match="max_output_tokens"):
-            await events_of(at(demo), turn("hi", max_tokens=3))
-        with pytest.raises(BadRequest, match="`other` does not exist"):
-            await events_of(at(demo), turn("hi", model="other"))
-        call = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
-        turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [call]}]
-        with pytest.raises(BadRequest, match="No tool output found for function call c"):
-            await events_of(at(demo), turn([*turns, {"role": "user", "content": "?"}]))
 
 
 async def test_the_demo_serves_the_openai_package():
