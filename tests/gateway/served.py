@@ -62,11 +62,14 @@ async def served(
     *,
     limits: ServerLimits | None = None,
     emulate: frozenset[str] = frozenset(),
+    keep_alive: float = 15.0,
+    header_seconds: float = 15.0,
     **demo_settings: Any,
 ) -> AsyncGenerator[tuple[str, Demo, Gateway], None]:
     """The gateway's address, the demo behind it, and the gateway itself."""
     demo_settings.setdefault("delay", 0.001)
     async with Demo(**demo_settings) as demo:
-        gateway = Gateway(Targets(providers(demo, emulate)), limits=limits or ServerLimits())
-        async with serving(gateway, interface=interface) as url:
+        targets = Targets(providers(demo, emulate))
+        gateway = Gateway(targets, limits=limits or ServerLimits(), keep_alive=keep_alive)
+        async with serving(gateway, interface=interface, header_seconds=header_seconds) as url:
             yield url, demo, gateway

@@ -39,7 +39,7 @@ from anychat.gateway.surfaces.openai import OpenAISurface
 from anychat.gateway.surfaces.responses import ResponsesSurface
 from anychat.gateway.targets import Targets
 from anychat.gateway.texts import Overheard
-from anychat.gateway.visit import Visit
+from anychat.gateway.visit import JSON, Visit
 from anychat.protocols.base import Forwarding
 
 __all__ = ["Gateway"]
@@ -163,6 +163,10 @@ class Gateway:
 
         return refuse
 
+            if visit.status == 0:
+                # Or it is there still, and the body was broken: ASGI does not tell the one from the other.
+                with suppress(ConnectionError):
+                    await visit.reply.whole(400, [JSON, ("connection", "close")], _plain_error("the body broke off"))
     # Questions
 
     def _asked(self, surface: Surface) -> Handler:

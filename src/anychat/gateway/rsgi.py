@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from granian._granian import RSGIProtocolClosed
+
 from anychat.gateway.http import BodyTooLarge, BodyTooSlow, Headers
 
 if TYPE_CHECKING:
@@ -89,6 +91,8 @@ class _Request:
             if not self._too_slow or self._task is None or self._task.uncancel():
                 raise
             raise BodyTooSlow(seconds) from error
+        except RSGIProtocolClosed as error:
+            raise ConnectionResetError("the caller went away") from error
         self._body_seconds = None
         return data
 
@@ -158,7 +162,10 @@ class _Stream:
         self._transport = transport
 
     async def write(self, data: bytes) -> None:
-        await self._transport.send_bytes(data)
+        try:
+            await self._transport.send_bytes(data)
+        except RSGIProtocolClosed as error:
+            raise ConnectionResetError("the caller went away") from error
 
     def end(self) -> None:
         # The body ends when nothing refers to the transport any more; a traceback may refer to this object.
