@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,8 +51,8 @@ async def test_an_interrupt_ends_it_with_one_line(demo: Demo, tmp_path: Path):
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_answers_under_way_end_whole_when_it_is_told_to_stop(demo: Demo, tmp_path: Path, workers: str):
     async with program(tmp_path, demo_config(demo.url), "--workers", workers) as served:
-        stream = await Stream.asked(served.url, "gpt-4o-mini", "[[fault:delay=0.05]] go on")
-        shop = await Stream.asked(served.url, "shop-model", "[[fault:delay=0.05]] go on")
+        stream = await Stream.asked(served.url, "gpt-4o-mini", "[[fault:delay=0.02]] go on")
+        shop = await Stream.asked(served.url, "shop-model", "[[fault:delay=0.02]] go on")
         served.send(signal.SIGTERM)
         if workers == "1":
             async with asyncio.timeout(5):
@@ -76,6 +77,7 @@ async def test_answers_that_do_not_end_in_time_are_broken_off(demo: Demo, tmp_pa
         assert await served.ended() == 0
         assert 0.3 <= time.perf_counter() - began < 3
         said = await stream.rest()
+        assert b"the gateway was stopped before the answer's end" in said.splitlines()[-2]
         assert b"[DONE]" not in said
         assert b'"finish_reason":"stop"' not in said
         await demo.log.wait_hangups(1)
@@ -140,7 +142,7 @@ async def test_an_address_that_others_reach_is_warned_of(demo: Demo, tmp_path: P
 async def test_limits_hold(demo: Demo, tmp_path: Path):
     limits = (
         "[gateway.limits]\nbody_bytes = 2000\nbody_seconds = 0.3\ndepth = 6\nheader_bytes = 8192\n"
-        "headers = 10\nheader_seconds = 0.4\nstreams = 2\n"
+        "headers = 10\nheader_seconds = 0.3\nstreams = 2\n"
     )
     async with program(tmp_path, demo_config(demo.url, gateway=limits)) as served:
         url = served.url
@@ -149,7 +151,7 @@ async def test_limits_hold(demo: Demo, tmp_path: Path):
         assert (await ask(url, "gpt-4o-mini", headers=f"A: {'b' * 9000}\r\n"))[0] == 431
         assert (await ask(url, "gpt-4o-mini"))[0] == 200
         for model in ("gpt-4o-mini", "shop-model"):
-            deep = {"model": model, "messages": [{"role": "user", "content": "x"}], "metadata": {}}
+            deep: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "x"}]}
             deep["metadata"] = {"a": [[[[[]]]]]}
             status, _, body = await raw(url, "POST", "/v1/chat/completions", json.dumps(deep).encode())
             assert status == 400

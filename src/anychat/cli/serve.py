@@ -92,6 +92,7 @@ async def _serve(live: LiveSettings, channel: socket.socket | None) -> None:
                 )
             draining = {asyncio.ensure_future(gateway.drain(seconds)), asyncio.ensure_future(at_once.wait())}
             await asyncio.wait(draining, return_when=asyncio.FIRST_COMPLETED)
+            await gateway.cut_off()
         finally:
             following.cancel()
 

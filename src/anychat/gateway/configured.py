@@ -19,7 +19,7 @@ __all__ = ["at_start_only", "build", "follow", "policy", "reload", "secrets_of",
 
 _log = logging.getLogger("anychat.gateway")
 
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
 
 _AT_START = ("host", "port", "workers", "limits.header_bytes", "limits.header_seconds")
 """Keys of `[gateway]` that a running server cannot take over."""

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct
 
+from anychat.chat import ChatRequest
 from anychat.errors import AnychatError, BadRequest, ModelNotFound, ProviderUnavailable, UnsupportedFeature
 from anychat.gateway.answering import Answering
 from anychat.gateway.cors import is_foreign
@@ -32,7 +33,7 @@ from anychat.gateway.logs import access, write_access
 from anychat.gateway.metrics import Metrics
 from anychat.gateway.policy import Policy
 from anychat.gateway.surfaces.anthropic import AnthropicSurface
-from anychat.gateway.surfaces.base import Surface
+from anychat.gateway.surfaces.base import Asked, Label, Surface
 from anychat.gateway.surfaces.bodies import check_depth
 from anychat.gateway.surfaces.embeddings import parse_embeddings
 from anychat.gateway.surfaces.openai import OpenAISurface
@@ -53,6 +54,11 @@ class _Peek(Struct):
     model: str
     stream: bool | None = None
 
+
+_CUT_SECONDS = 1.0
+"""How long streams may take to end once they are told to."""
+
+_NOTHING_ASKED = Asked(turn=ChatRequest(messages=()))
 
 _PEEK = msgspec.json.Decoder(_Peek)
 _COUNT = "anthropic/count_tokens"
@@ -80,10 +86,11 @@ class Gateway:
         self.policy = Policy()
         self.problem = ""
         """Why the configuration as it stands now is not in force; empty when it is."""
-        self._under_way = 0
+        self._under_way: set[Visit] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
+        self._cut = False
         self._answering = Answering(self.metrics, now, keep_alive)
         self._openai = OpenAISurface()
         self._anthropic = AnthropicSurface()
@@ -109,12 +116,12 @@ class Gateway:
         origin = incoming.headers.get("origin")
         if origin is not None:
             visit.headers += policy.cors.headers(origin)
-        self._under_way += 1
+        self._under_way.add(visit)
         self._idle.clear()
         try:
             await self._handle(visit)
         finally:
-            self._under_way -= 1
+            self._under_way.discard(visit)
             if not self._under_way:
                 self._idle.set()
             if access.isEnabledFor(logging.INFO):
@@ -123,7 +130,7 @@ class Gateway:
     @property
     def under_way(self) -> int:
         """Requests being answered."""
-        return self._under_way
+        return len(self._under_way)
 
     async def drain(self, seconds: float) -> None:
         """Say that this gateway is not ready, and give what is under way so long to end."""
@@ -131,6 +138,15 @@ class Gateway:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
+
+    async def cut_off(self) -> None:
+        """End the streams under way with an error event each."""
+        self._cut = True
+        tasks = [visit.task for visit in self._under_way if visit.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CUT_SECONDS)
 
     async def _handle(self, visit: Visit) -> None:
         incoming = visit.incoming
@@ -145,6 +161,10 @@ class Gateway:
             # The caller went away while something was being read or written.
             visit.gone = True
             self.metrics.cancelled(visit.surface)
+            if visit.status == 0:
+                # Or it is there still, and the body was broken: ASGI does not tell the one from the other.
+                with suppress(ConnectionError):
+                    await visit.reply.whole(400, [JSON, ("connection", "close")], _plain_error("the body broke off"))
         except Exception:  # a bug of ours: the caller gets a plain 500, the log gets all of it
             _log.exception("request %s failed", visit.id)
             if visit.status == 0:
@@ -163,10 +183,6 @@ class Gateway:
 
         return refuse
 
-            if visit.status == 0:
-                # Or it is there still, and the body was broken: ASGI does not tell the one from the other.
-                with suppress(ConnectionError):
-                    await visit.reply.whole(400, [JSON, ("connection", "close")], _plain_error("the body broke off"))
     # Questions
 
     def _asked(self, surface: Surface) -> Handler:
@@ -196,6 +212,14 @@ class Gateway:
                 await visit.send(error.status, surface.error(refusal, visit.id)[1], [("connection", "close"), *wait])
             except AnychatError as error:
                 await self._fail(visit, surface, error)
+            except asyncio.CancelledError:
+                if not self._cut or visit.writer is None:
+                    raise
+                visit.error = "Stopped"
+                stopped = ProviderUnavailable("the gateway was stopped before the answer's end", code="stopped")
+                await visit.writer.write(
+                    surface.stream(_NOTHING_ASKED, Label(id=visit.id, created=0, model="")).fail(stopped)
+                )
 
         return handler
 
@@ -204,7 +228,7 @@ class Gateway:
         limits = self.limits
         if self._draining:
             raise Overloaded("the gateway is being stopped; ask again")
-        if self._under_way > limits.streams:
+        if len(self._under_way) > limits.streams:
             raise Overloaded(f"{limits.streams} questions are under way, as many as are allowed; ask again")
         if is_foreign(incoming.headers, self.policy.cors):
             raise ForeignPage("pages of this origin may not ask here; gateway.cors.origins names those that may")

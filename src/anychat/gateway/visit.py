@@ -1,9 +1,11 @@
 """One request under way: the caller's side of it, and what is told and counted at its end."""
 
+import asyncio
 import re
 import secrets
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from anychat.chat import Event, Notice
 from anychat.errors import AnychatError
@@ -27,6 +29,7 @@ class Visit:
     """A request and its reply. `user` says whose stored answers and conversations it may go on from.
 
     `error` is the kind of the error that it ended in, `usage` the tokens of question and answer where they are known.
+    `task` and `writer` are those of a streamed answer, once it has begun.
     """
 
     __slots__ = (
@@ -42,8 +45,10 @@ class Visit:
         "status",
         "surface",
         "target",
+        "task",
         "usage",
         "user",
+        "writer",
     )
 
     def __init__(self, incoming: Incoming, reply: Reply) -> None:
@@ -61,6 +66,8 @@ class Visit:
         self.first: float | None = None
         self.error = ""
         self.gone = False
+        self.task: asyncio.Task[Any] | None = None
+        self.writer: Writer | None = None
         self.usage: tuple[int, int] | None = None
 
     def began(self, target: Target) -> None:
@@ -112,4 +119,6 @@ class Visit:
 
     async def stream(self) -> Writer:
         self.status = 200
-        return await self.reply.stream(200, [*_EVENT_STREAM, *self.headers])
+        self.task = asyncio.current_task()
+        self.writer = await self.reply.stream(200, [*_EVENT_STREAM, *self.headers])
+        return self.writer
