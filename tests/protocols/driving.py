@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from anychat.chat import ChatRequest, Conversation, Delta, Event, Notice, parse_messages
 from anychat.errors import AnychatError, ProviderError
 from anychat.protocols.base import ChatProtocol, SessionState, Site
+from anychat.testing import recordings
 from anychat.wire import Call, Challenge, Decoder, Head, Request, Response, Work
 
 CAPTURES = Path(__file__).parent.parent / "captures"
@@ -127,6 +128,35 @@ def load(family: str, case: str) -> list[Recorded]:
 
 def cases(family: str) -> list[str]:
     return sorted(path.stem for path in (CAPTURES / family).glob("*.json"))
+
+
+class Plugin:
+    """What was recorded of a WordPress plugin, by recording and number of the exchange, and its protocol's readers."""
+
+    def __init__(self, protocol: ChatProtocol, folders: str, prefix: str) -> None:
+        self.exchanges = {
+            f"{recording.name.removeprefix(prefix)}[{i}]": exchange
+            for path in sorted(CAPTURES.glob(f"{folders}/*.json"))
+            for recording in [recordings.load(path)]
+            for i, exchange in enumerate(recording.exchanges)
+        }
+        self.readers = {name: protocol.reader(exchange.request) for name, exchange in self.exchanges.items()}
+        self.answers = {name: reader for name, reader in self.readers.items() if reader is not None}
+
+    def outcome(self, name: str, *, cut: Cut = lambda body: [body]) -> Outcome:
+        """What a recorded answer comes to."""
+        exchange = self.exchanges[name]
+        return read(self.answers[name](exchange.head), cut(exchange.body()))
+
+    def page(self, name: str, status: int | None = None, **replaced: str) -> Response:
+        """A recorded page with other words; a leading `_` of a name lets a word begin with a digit."""
+        exchange = self.exchanges[name]
+        body = exchange.body()
+        for old, new in replaced.items():
+            assert old.removeprefix("_").encode() in body
+            body = body.replace(old.removeprefix("_").encode(), new.encode())
+        head = exchange.head
+        return Response(Head(head.status if status is None else status, head.headers, url=""), body)
 
 
 def new_state(now: float = NOW) -> SessionState:

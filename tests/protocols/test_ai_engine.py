@@ -21,18 +21,12 @@ from anychat.errors import (
 )
 from anychat.protocols.ai_engine import AIEngine
 from anychat.protocols.base import Site
-from anychat.testing import recordings
 from anychat.wire import Head, Request, Response
-from tests.protocols.driving import CAPTURES, Outcome, ask, by_bytes, drive, new_state, read, response, turn
+from tests.protocols.driving import Outcome, Plugin, ask, by_bytes, drive, new_state, read, response, turn
 
-RECORDINGS = {
-    f"{recording.name.removeprefix('aiengine-')}[{i}]": exchange
-    for path in sorted(CAPTURES.glob("aiengine-*/*.json"))
-    for recording in [recordings.load(path)]
-    for i, exchange in enumerate(recording.exchanges)
-}
-READERS = {name: AIEngine().reader(exchange.request) for name, exchange in RECORDINGS.items()}
-ANSWERS = {name: reader for name, reader in READERS.items() if reader is not None}
+PLUGIN = Plugin(AIEngine(), "aiengine-*", "aiengine-")
+RECORDINGS, READERS, ANSWERS = PLUGIN.exchanges, PLUGIN.readers, PLUGIN.answers
+outcome = PLUGIN.outcome
 
 REJECTED = (BadRequest, "Sorry, your query has been rejected.", None)
 BANNED = (Refused, "Your query has been rejected.", None)
@@ -84,11 +78,6 @@ ERRORS: dict[str, tuple[type[Exception], str, str | None]] = {
 }
 
 SITE = Site(name="Chatgpt4Online", url="http://chat.test", protocol=AIEngine())
-
-
-def outcome(name: str, *, cut: Any = lambda body: [body]) -> Outcome:
-    exchange = RECORDINGS[name]
-    return read(ANSWERS[name](exchange.head), cut(exchange.body()))
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -210,9 +199,8 @@ def test_failures_around_the_plugin(body, kind, status, error, text):
 # Handshakes
 
 
-def page(name: str) -> Response:
-    exchange = RECORDINGS[name]
-    return Response(Head(200, exchange.head.headers, url=""), exchange.body())
+def page(name: str, **replaced: str) -> Response:
+    return PLUGIN.page(name, 200, **replaced)
 
 
 def recorded(name: str) -> Response:

@@ -24,18 +24,12 @@ from anychat.errors import (
 from anychat.protocols import create
 from anychat.protocols.ai_power import AIPower
 from anychat.protocols.base import Site
-from anychat.testing import recordings
 from anychat.wire import Call, Head, Request, Response
-from tests.protocols.driving import CAPTURES, Outcome, ask, by_bytes, drive, new_state, read, response, turn
+from tests.protocols.driving import Outcome, Plugin, ask, by_bytes, drive, new_state, read, response, turn
 
-RECORDINGS = {
-    f"{recording.name.removeprefix('aipower-1.9.18/')}[{i}]": exchange
-    for path in sorted(CAPTURES.glob("aipower-*/*.json"))
-    for recording in [recordings.load(path)]
-    for i, exchange in enumerate(recording.exchanges)
-}
-READERS = {name: AIPower().reader(exchange.request) for name, exchange in RECORDINGS.items()}
-ANSWERS = {name: reader for name, reader in READERS.items() if reader is not None}
+PLUGIN = Plugin(AIPower(), "aipower-*", "aipower-1.9.18/")
+RECORDINGS, READERS, ANSWERS = PLUGIN.exchanges, PLUGIN.readers, PLUGIN.answers
+outcome = PLUGIN.outcome
 
 NOTHING = (BadRequest, "It appears that nothing was inputted.", None)
 LIMIT = (RateLimited, "You have reached your token limit.", "guest_limit")
@@ -73,11 +67,6 @@ ERRORS: dict[str, tuple[type[Exception], str, str | None]] = {
 }
 
 SITE = Site(name="ChatGptt", url="http://chat.test", protocol=AIPower())
-
-
-def outcome(name: str, *, cut: Any = lambda body: [body]) -> Outcome:
-    exchange = RECORDINGS[name]
-    return read(ANSWERS[name](exchange.head), cut(exchange.body()))
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -199,12 +188,7 @@ def test_failures(body, kind, status, error, code):
 
 
 def page(name: str, **replaced: str) -> Response:
-    exchange = RECORDINGS[name]
-    body = exchange.body()
-    for old, new in replaced.items():
-        assert old.removeprefix("_").encode() in body
-        body = body.replace(old.removeprefix("_").encode(), new.encode())
-    return Response(Head(200, exchange.head.headers, url=""), body)
+    return PLUGIN.page(name, 200, **replaced)
 
 
 def form(call: Call | Request) -> dict[str, str]:

@@ -24,18 +24,12 @@ from anychat.errors import (
 )
 from anychat.protocols.aipkit import AIPKit
 from anychat.protocols.base import Site
-from anychat.testing import recordings
 from anychat.wire import Call, Head, Request, Response
-from tests.protocols.driving import CAPTURES, Outcome, ask, by_bytes, drive, new_state, read, response, turn
+from tests.protocols.driving import Outcome, Plugin, ask, by_bytes, drive, new_state, read, response, turn
 
-RECORDINGS = {
-    f"{recording.name.removeprefix('aipkit-')}[{i}]": exchange
-    for path in sorted(CAPTURES.glob("aipkit-*/*.json"))
-    for recording in [recordings.load(path)]
-    for i, exchange in enumerate(recording.exchanges)
-}
-READERS = {name: AIPKit().reader(exchange.request) for name, exchange in RECORDINGS.items()}
-ANSWERS = {name: reader for name, reader in READERS.items() if reader is not None}
+PLUGIN = Plugin(AIPKit(), "aipkit-*", "aipkit-")
+RECORDINGS, READERS, ANSWERS = PLUGIN.exchanges, PLUGIN.readers, PLUGIN.answers
+outcome = PLUGIN.outcome
 
 STALE = (StaleSession, "Your session has expired", "nonce_failure_cache_sse")
 INSECURE = (StaleSession, "Security check failed", "nonce")
@@ -103,11 +97,6 @@ ERRORS: dict[str, tuple[type[Exception], str, str | None]] = {
 }
 
 SITE = Site(name="kit", url="http://chat.test", protocol=AIPKit())
-
-
-def outcome(name: str, *, cut: Any = lambda body: [body]) -> Outcome:
-    exchange = RECORDINGS[name]
-    return read(ANSWERS[name](exchange.head), cut(exchange.body()))
 
 
 def prepares(name: str) -> bool:
@@ -230,15 +219,7 @@ def test_failures_of_the_single_request(body, status, error, code):
 # Handshakes
 
 
-def page(name: str, **replaced: str) -> Response:
-    exchange = RECORDINGS[name]
-    body = exchange.body()
-    for old, new in replaced.items():
-        assert old.removeprefix("_").encode() in body
-        body = body.replace(old.removeprefix("_").encode(), new.encode())
-    return Response(Head(exchange.head.status, exchange.head.headers, url=""), body)
-
-
+page = PLUGIN.page
 MAIN = page("2.4.71/page-chat-main[0]")
 LEFT = response({"success": True, "data": {"cache_key": "aipkit_sse_k"}})
 FRESH = response({"success": True, "data": {"nonce": "1111111111"}}, date="Sat, 21 Nov 2026 00:10:00 GMT")
