@@ -19,7 +19,7 @@ from tests.protocols.driving import cases, load, new_state
 
 APIS = {"openai": "openai", "anthropic": "anthropic", "openai-responses": "responses"}
 RECORDED = [pytest.param(family, case, id=f"{family}/{case}") for family in APIS for case in cases(family)]
-STREAMED = [param for param in RECORDED if load(*param.values)[0].head.content_type == "text/event-stream"]
+STREAMED = [param for param in RECORDED if load(*map(str, param.values))[0].head.content_type == "text/event-stream"]
 ENDS = (b"[DONE]", b"message_stop", b"response.completed", b"response.incomplete")
 LIMIT = 1 << 20
 
