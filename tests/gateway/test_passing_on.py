@@ -118,8 +118,8 @@ ODD = {
     "openai": b': OPENROUTER PROCESSING\n\ndata: {"id":"1","choices":[{"index":0,"delta":{"content":"a","x_citations":'
     b'[1]},"logprobs":{"content":[]}}],"new": 1e400}\n\nevent: extra\nid: 7\ndata:{"choices":[{"index":0,"delta":{},'
     b'"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n',
-    "anthropic": b'event: message_start\ndata: {"type": "message_start","message":{"id":"msg_1","usage":{"input_tokens":'
-    b'3,"output_tokens":1,"server_tool_use":{"web_search_requests":1}}}}\n\nevent: content_block_start\ndata: {"type":'
+    "anthropic": b'event: message_start\ndata: {"type": "message_start","message":{"id":"msg_1","usage":{"input_tokens"'
+    b':3,"output_tokens":1,"server_tool_use":{"web_search_requests":1}}}}\n\nevent: content_block_start\ndata: {"type":'
     b'"content_block_start","index":0,"content_block":{"type":"server_tool_use","id":"srvtoolu_1","name":"web_search",'
     b'"input":{}}}\n\nevent: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":'
     b'"signature_delta","signature":"c2lnbmVk"}}\n\nevent: content_block_delta\ndata: {"type":"content_block_delta",'
@@ -352,7 +352,7 @@ async def test_tokens_are_counted_on_the_way(demo: Served, api: str):
     url, _, core = demo
     for stream in (False, True):
         before = core.metrics.text()
-        fields = {"stream_options": {"include_usage": True}} if stream and api == "openai" else {}
+        fields: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream and api == "openai" else {}
         status, _, _ = await post(url, api, question(api, stream=stream, **fields))
         assert status == 200
         after = core.metrics.text()
