@@ -53,7 +53,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "aiohttp_socks": ("anychat.transport.aiohttp",),
     "browser_cookie3": ("anychat.cookies",),
     "click": ("anychat.cli",),
-    "granian": ("anychat.gateway.serve",),
+    "granian": ("anychat.gateway.rsgi", "anychat.gateway.serve"),
     "h11": ("anychat.demo",),
     "prometheus_client": ("anychat.gateway.metrics",),
     "prompt_toolkit": ("anychat.cli",),
