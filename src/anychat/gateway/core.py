@@ -31,6 +31,7 @@ from anychat.gateway.http import (
 )
 from anychat.gateway.logs import access, write_access
 from anychat.gateway.metrics import Metrics
+from anychat.gateway.openapi import document_body
 from anychat.gateway.policy import Policy
 from anychat.gateway.surfaces.anthropic import AnthropicSurface
 from anychat.gateway.surfaces.base import Asked, Label, Surface
@@ -104,8 +105,8 @@ class Gateway:
             ("GET", "/health/live"): self._live,
             ("GET", "/health/ready"): self._ready,
             ("GET", "/metrics"): self._metrics,
+            ("GET", "/openapi.json"): self._openapi,
         }
-        self._paths = {path for _, path in self._routes}
 
     async def handle(self, incoming: Incoming, reply: Reply) -> None:
         """Answer one request, whatever it is."""
@@ -176,10 +177,14 @@ class Gateway:
             return self._model
         if incoming.method == "OPTIONS" and "access-control-request-method" in incoming.headers:
             return self._preflight
-        status = 405 if incoming.path in self._paths else 404
+        methods = [method for method, path in self._routes if path == incoming.path]
+        if incoming.path.startswith("/v1/models/"):
+            methods.append("GET")
+        status = 405 if methods else 404
 
         async def refuse(visit: Visit) -> None:
-            await visit.send(status, _plain_error(f"{incoming.method} {incoming.path} is not served here"))
+            said = _plain_error(f"{incoming.method} {incoming.path} is not served here")
+            await visit.send(status, said, [("allow", ", ".join(methods))] if methods else None)
 
         return refuse
 
@@ -305,6 +310,9 @@ class Gateway:
         if self.problem:
             said["configuration"] = self.problem
         await visit.send(503 if self._draining else 200, msgspec.json.encode(said))
+
+    async def _openapi(self, visit: Visit) -> None:
+        await visit.send(200, document_body())
 
     async def _preflight(self, visit: Visit) -> None:
         """A browser asks whether a page may ask."""
