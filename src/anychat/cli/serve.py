@@ -125,6 +125,8 @@ def _watch(channel: socket.socket, *gone: asyncio.Event) -> None:
 async def _supervise(live: LiveSettings) -> None:
     """Run the workers as processes of their own on one port."""
     table = live.settings.gateway
+    # What cannot be served is said here, once, and not by each of them.
+    build(live.settings)
     with reserved(table.host, table.port) as (_, port):
         command = [sys.executable, "-m", "anychat.cli", "serve", "--host", table.host, "--port", str(port)]
         if live.settings.file is not None:
