@@ -47,17 +47,16 @@ class Contender(NamedTuple):
     name: str
     port: int
     command: list[str]
-    headers: dict[str, str] = {}
-    environment: dict[str, str] = {}
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def contenders(folder: Path, upstream: int) -> Iterator[Contender]:
     port = free_port()
     yield Contender("nginx", port, nginx_command(folder, port, upstream))
     port = free_port()
-    yield Contender("anychat", port, gateway_command(port, upstream))
+    yield Contender("anychat", port, gateway_command(folder, port, upstream))
     port = free_port()
-    yield Contender("anychat, ASGI", port, gateway_command(port, upstream, "asgi"))
+    yield Contender("anychat, asyncio", port, gateway_command(folder, port, upstream, loop="asyncio"))
     if litellm := os.environ.get("LITELLM") or shutil.which("litellm"):
         port = free_port()
         config = folder / "litellm.yaml"
@@ -67,7 +66,7 @@ def contenders(folder: Path, upstream: int) -> Iterator[Contender]:
             encoding="utf-8",
         )
         command = [litellm, "--config", str(config), "--port", str(port), "--num_workers", "1"]
-        yield Contender("LiteLLM proxy", port, [*command, "--host", "127.0.0.1"], {"Authorization": "Bearer none"})
+        yield Contender("LiteLLM proxy", port, [*command, "--host", "127.0.0.1"], (("Authorization", "Bearer none"),))
     if (portkey := os.environ.get("PORTKEY")) and (node := shutil.which("node")):
         port = free_port()
         headers = {"x-portkey-provider": "openai", "x-portkey-custom-host": f"http://127.0.0.1:{upstream}/v1"}
@@ -75,14 +74,14 @@ def contenders(folder: Path, upstream: int) -> Iterator[Contender]:
             "Portkey",
             port,
             [node, portkey, f"--port={port}", "--headless"],
-            {**headers, "Authorization": "Bearer none"},
+            (*headers.items(), ("Authorization", "Bearer none")),
         )
 
 
 def script(folder: Path, contender: Contender) -> Path:
     """What wrk sends, in Lua."""
-    headers = {"Content-Type": "application/json", **contender.headers}
-    lines = [f"wrk.headers[{name!r}]={value!r}" for name, value in headers.items()]
+    headers = (("Content-Type", "application/json"), *contender.headers)
+    lines = [f"wrk.headers[{name!r}]={value!r}" for name, value in headers]
     file = folder / f"{contender.port}.lua"
     file.write_text("\n".join(['wrk.method="POST"', *lines, f"wrk.body=[[{QUESTION.decode()}]]"]), encoding="utf-8")
     return file

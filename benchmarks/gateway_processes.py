@@ -79,7 +79,7 @@ def free_port() -> int:
 def served(command: Sequence[str], port: int, path: str = "/", seconds: float = 60.0) -> Iterator[Server]:
     """The server of a command once it answers at `port`, whatever it answers. Its whole group ends with the block."""
     started = time.perf_counter()
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while not _answers(port, path):
             if process.poll() is not None or time.perf_counter() - started > seconds:
@@ -144,6 +144,17 @@ def nginx_command(folder: Path, port: int, to: int | None = None, *, streams: bo
     return [shutil.which("nginx") or "nginx", "-c", str(file), "-e", str(folder / f"{name}-start.log")]
 
 
-def gateway_command(port: int, upstream: int, *options: str) -> list[str]:
-    """This gateway with one provider, the upstream at a port; see `gateway_served.py`."""
-    return [sys.executable, str(Path(__file__).with_name("gateway_served.py")), str(port), str(upstream), *options]
+def gateway_command(folder: Path, port: int, upstream: int, *, workers: int = 1, loop: str = "") -> list[str]:
+    """`anychat serve` with one provider, the upstream at a port; requests are not logged, as with nginx.
+
+    The loop "asyncio" hides uvloop from it.
+    """
+    file = folder / f"anychat-{port}.toml"
+    file.write_text(
+        f'[gateway]\nport = {port}\nworkers = {workers}\n[gateway.log]\nlevel = "warning"\n'
+        f'[providers.upstream]\nprotocol = "openai"\nurl = "http://127.0.0.1:{upstream}/v1"\nmodels = ["gpt-4o"]\n',
+        encoding="utf-8",
+    )
+    hide = "import sys; sys.modules['uvloop'] = None; " if loop == "asyncio" else ""
+    start = f"{hide}from anychat.cli import main; main()"
+    return [sys.executable, "-c", start, "serve", "--config", str(file)]

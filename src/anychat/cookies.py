@@ -98,6 +98,8 @@ class CookieJar:
 
     def store(self, url: str, lines: Iterable[str]) -> None:
         """Keep what the `Set-Cookie` lines of a response from `url` say."""
+        if not (lines := list(lines)):
+            return
         asked = _Asked(url)
         lines = [line for line in lines if not _for_other_address(line, asked.host)]
         if lines:

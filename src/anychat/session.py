@@ -113,7 +113,9 @@ class Session:
 
     async def exchange(self, request: Request, timeouts: Timeouts | None = None) -> Exchange:
         """One request with the session's cookies and headers, no handshake around it; to be closed by the caller."""
-        return await self._send(request, _Asking(timeouts or self.timeouts, None))
+        return await open_exchange(
+            self._transport, self._with_headers(request), self.cookies, timeouts or self.timeouts, self.limits
+        )
 
     async def _answer(self, turn: ChatRequest, asking: "_Asking") -> AsyncGenerator[Event, None]:
         refusals = dead = 0
@@ -260,11 +262,13 @@ class Session:
         return Response(exchange.head, await read(exchange, self.limits.response_bytes))
 
     async def _send(self, request: Request, asking: "_Asking") -> Exchange:
-        if self.site.headers:
-            headers = {**self.site.headers, **request.headers}
-            request = Request(request.method, request.url, headers, request.body)
         timeouts = asking.timeouts.within(asking.remaining())
-        return await open_exchange(self._transport, request, self.cookies, timeouts, self.limits)
+        return await open_exchange(self._transport, self._with_headers(request), self.cookies, timeouts, self.limits)
+
+    def _with_headers(self, request: Request) -> Request:
+        if not self.site.headers:
+            return request
+        return Request(request.method, request.url, {**self.site.headers, **request.headers}, request.body)
 
     async def _work(self, work: Work, asking: "_Asking") -> Any:
         """Run a CPU job in a thread; it is told to stop when the caller goes away."""

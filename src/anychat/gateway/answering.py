@@ -252,8 +252,8 @@ class Answering:
                 except ProviderError as error:
                     await self._relay_failure(visit, surface, exchange.head, error)
                     return
-                visit.timed()
                 self._count(visit, target, seen)
+                visit.timed()
                 await visit.send(200, body)
                 return
             chunks = relay_stream(exchange, decoder, seen, limits.event_bytes)

@@ -89,7 +89,6 @@ class Gateway:
         """Why the configuration as it stands now is not in force; empty when it is."""
         self._under_way: set[Visit] = set()
         self._idle = asyncio.Event()
-        self._idle.set()
         self._draining = False
         self._cut = False
         self._answering = Answering(self.metrics, now, keep_alive)
@@ -118,12 +117,11 @@ class Gateway:
         if origin is not None:
             visit.headers += policy.cors.headers(origin)
         self._under_way.add(visit)
-        self._idle.clear()
         try:
             await self._handle(visit)
         finally:
             self._under_way.discard(visit)
-            if not self._under_way:
+            if self._draining and not self._under_way:
                 self._idle.set()
             if access.isEnabledFor(logging.INFO):
                 write_access(visit.line())
@@ -138,7 +136,9 @@ class Gateway:
         self._draining = True
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._idle.wait()
+                while self._under_way:
+                    self._idle.clear()
+                    await self._idle.wait()
 
     async def cut_off(self) -> None:
         """End the streams under way with an error event each."""
@@ -193,10 +193,7 @@ class Gateway:
     def _asked(self, surface: Surface) -> Handler:
         """The handler of a surface's questions."""
 
-        async def work(visit: Visit, body: bytes) -> None:
-            await self._question(visit, surface, body)
-
-        return self._told(surface, surface.name, work)
+        return self._told(surface, surface.name, lambda visit, body: self._question(visit, surface, body))
 
     def _told(self, surface: Surface, name: str, work: Callable[[Visit, bytes], Awaitable[None]]) -> Handler:
         """A handler that reads the body; what fails before an answer is told in the surface's shape."""

@@ -7,6 +7,7 @@ With several workers each counts in files that all of them share (`PROMETHEUS_MU
 `gateway.workers` sets), and whichever is asked tells the sum.
 """
 
+import asyncio
 import os
 from functools import lru_cache
 
@@ -17,6 +18,8 @@ __all__ = ["SHARED_COUNTS", "Metrics"]
 
 SHARED_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable with the folder of the counts that workers share; prometheus-client's own."""
+
+_SETTLE_SECONDS = 0.5
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -66,13 +69,17 @@ class Metrics:
             multiprocess_mode="livemax",
         )
         self._broken.set(0)
-        self._request_child = lru_cache(4096)(self._requests.labels)
-        self._token_child = lru_cache(4096)(self._tokens.labels)
+        self._answered: dict[tuple[str, str, int], int] = {}
+        self._counted: dict[tuple[str, str], int] = {}
+        self._settling: asyncio.TimerHandle | None = None
         self._first_child = lru_cache(1024)(self._first.labels)
         self._total_child = lru_cache(1024)(self._total.labels)
 
     def answered(self, surface: str, target: str, status: int, seconds: float) -> None:
-        self._request_child(surface, target, status).inc()
+        key = (surface, target, status)
+        self._answered[key] = self._answered.get(key, 0) + 1
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(_SETTLE_SECONDS, self._settle)
         if target:
             self._total_child(target).observe(seconds)
 
@@ -86,8 +93,20 @@ class Metrics:
         self._first_child(target).observe(seconds)
 
     def tokens(self, target: str, prompt: int, completion: int) -> None:
-        self._token_child(target, "prompt").inc(max(prompt, 0))
-        self._token_child(target, "completion").inc(max(completion, 0))
+        for key, tokens in (((target, "prompt"), prompt), ((target, "completion"), completion)):
+            self._counted[key] = self._counted.get(key, 0) + max(tokens, 0)
+
+    def _settle(self) -> None:
+        """Add what was counted since the last time: prometheus-client takes a lock for each addition."""
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        for (surface, target, status), answers in self._answered.items():
+            self._requests.labels(surface, target, status).inc(answers)
+        for (target, direction), tokens in self._counted.items():
+            self._tokens.labels(target, direction).inc(tokens)
+        self._answered.clear()
+        self._counted.clear()
 
     def reloaded(self, good: bool) -> None:
         self._reloads.labels("good" if good else "failed").inc()
@@ -95,6 +114,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """The exposition in Prometheus' text format; of all workers together."""
+        self._settle()
         if not os.environ.get(SHARED_COUNTS):
             return generate_latest(self.registry)
         from prometheus_client.multiprocess import MultiProcessCollector

@@ -1,7 +1,7 @@
 """The gateway on granian's RSGI, the fast interface.
 
 A caller who goes away cancels the handler. Watching for that costs a future, so short requests
-are not watched: it begins after 50 ms, or with a stream. The time for the body runs from there, too.
+are not watched: it begins after 25 to 50 ms, or with a stream. The time for the body runs from there, too.
 """
 
 import asyncio
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from granian._granian import RSGIProtocolClosed
 
 from anychat.gateway.http import BodyTooLarge, BodyTooSlow, Headers
+from anychat.transport.lasting import Lasting
 
 if TYPE_CHECKING:
     from anychat.gateway.core import Gateway
 
 __all__ = ["RsgiApp"]
 
-_WATCH_AFTER = 0.05
+_WATCH_AFTER = 0.025
 
 
 class _Headers(Mapping[str, str]):
@@ -50,6 +51,7 @@ class _Request:
 
     __slots__ = (
         "_body_seconds",
+        "_pending",
         "_proto",
         "_stream",
         "_task",
@@ -71,6 +73,7 @@ class _Request:
         self.headers: Mapping[str, str] = _Headers(scope.headers)
         self._proto = proto
         self._watching: asyncio.Future[None] | None = None
+        self._pending: Lasting | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[Any] | None = None
         self._stream: _Stream | None = None
@@ -117,12 +120,14 @@ class _Request:
 
     # The caller's going away
 
-    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+    def begin(self, loop: asyncio.AbstractEventLoop, pending: Lasting) -> None:
         self._task = asyncio.current_task(loop)
-        self._timer = loop.call_later(_WATCH_AFTER, self._is_long)
+        self._pending = pending
+        pending.add(self)
 
-    def _is_long(self) -> None:
+    def lasts(self) -> None:
         """The request is no short one."""
+        self._pending = None
         self._watch()
         if self._body_seconds is not None:
             remaining = max(0.0, self._body_seconds - _WATCH_AFTER)
@@ -145,6 +150,8 @@ class _Request:
 
     def end(self) -> None:
         self._task = None
+        if self._pending is not None:
+            self._pending.discard(self)
         if self._timer is not None:
             self._timer.cancel()
         if self._watching is not None:
@@ -179,13 +186,15 @@ class RsgiApp:
         self._gateway = gateway
         # Asked for once: each asking costs a system call before Python 3.12.
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pending: Lasting
 
     async def __rsgi__(self, scope: Any, proto: Any) -> None:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
+            self._pending = Lasting(loop, _WATCH_AFTER)
         request = _Request(scope, proto)
-        request.begin(loop)
+        request.begin(loop, self._pending)
         try:
             await self._gateway.handle(request, request)
         finally:

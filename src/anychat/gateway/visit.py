@@ -5,6 +5,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
+from itertools import count
 from typing import Any
 
 from anychat.chat import Event, Notice
@@ -21,6 +22,10 @@ JSON = ("content-type", "application/json")
 _EVENT_STREAM = [("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache")]
 _DEGRADED = frozenset({"dropped", "emulated", "tool_calls"})
 """The notices that say how the answer is less than what was asked for."""
+# Ids are for finding a request in the log; nothing is kept secret by them.
+_PROCESS = secrets.token_hex(10)
+_numbers = count(1)
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _NOT_VISIBLE = re.compile(r"[^\x20-\x7e]")
 
@@ -55,7 +60,7 @@ class Visit:
         self.incoming = incoming
         self.reply = reply
         given = incoming.headers.get("x-request-id")
-        self.id = given if given is not None and _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        self.id = given if given is not None and _REQUEST_ID.fullmatch(given) else f"{_PROCESS}{next(_numbers):012x}"
         self.started = time.perf_counter()
         self.headers: Headers = [("x-request-id", self.id)]
         self.surface = "none"

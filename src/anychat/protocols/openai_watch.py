@@ -38,6 +38,7 @@ class _Chunk(Struct):
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
 _NO_TEXT = Delta("")
+_TEXT_CAME = (_NO_TEXT,)
 
 
 class CompletionWatch:
@@ -94,7 +95,7 @@ class CompletionWatch:
             yield self._usage
         yield Done("stop")
 
-    def _chunk(self, data: bytes) -> Iterator[Event]:
+    def _chunk(self, data: bytes) -> tuple[Event, ...]:
         try:
             chunk = _CHUNK.decode(data)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -106,13 +107,13 @@ class CompletionWatch:
         if chunk.choices:
             # A choice that has finished stays so; of several, the last to finish ends the answer.
             self._finished = any(choice.finish_reason for choice in chunk.choices)
-            yield _NO_TEXT
         elif chunk.choices is None and chunk.usage is None:
             raise RemoteProtocolError("an event of the answer is no chunk of a completion", status=self._head.status)
         if chunk.usage is not None:
             # Some servers count on, chunk by chunk: the last one counts.
             usage = chunk.usage
             self._usage = Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+        return _TEXT_CAME if chunk.choices else ()
 
     def _slowly(self, data: bytes) -> _Chunk:
         """A chunk that the fast parser refuses: lone surrogates, which services do send, or no chunk at all."""

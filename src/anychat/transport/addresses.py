@@ -76,9 +76,9 @@ def _spelled(scheme: str, host: str, port: int | None) -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or _PORTS[scheme]}"
 
 
-def text_of(value: bytes) -> str:
+def text_of(value: bytes | memoryview) -> str:
     """A header's text: UTF-8 where it is that, else ISO-8859-1 (RFC 9110, 5.5)."""
     try:
-        return value.decode()
+        return str(value, "utf-8")
     except UnicodeDecodeError:
-        return value.decode("latin-1")
+        return str(value, "latin-1")

@@ -16,10 +16,11 @@ Pull = Callable[[], Awaitable[bytes]]
 class BodyExchange:
     """A response in progress. `release` lets go of the connection, at once and without waiting.
 
-    `translate` gives our error for one of the library's (the same error when it does not know it).
+    `one` says that the first piece is all of the body. `translate` gives our error for one of the
+    library's (the same error when it does not know it).
     """
 
-    __slots__ = ("_pull", "_release", "_translate", "_watch", "head")
+    __slots__ = ("_one", "_pull", "_release", "_translate", "_watch", "head")
 
     def __init__(
         self,
@@ -28,8 +29,11 @@ class BodyExchange:
         release: Callable[[], None],
         translate: Callable[[Exception], Exception],
         watch: Watch,
+        *,
+        one: bool = False,
     ) -> None:
         self.head = head
+        self._one = one
         self._pull = pull
         self._release: Callable[[], None] | None = release
         self._translate = translate
@@ -47,6 +51,8 @@ class BodyExchange:
             watch.begin()
             piece = await self._pull()
             watch.end()
+            if self._one:
+                self._close()
             return piece
         except asyncio.CancelledError as error:
             self._close()

@@ -1,5 +1,6 @@
 """Cookies and redirects around any transport: the one way in which requests leave anychat."""
 
+import time
 from urllib.parse import urljoin, urlsplit
 
 from anychat.cookies import CookieJar
@@ -26,7 +27,7 @@ async def open_exchange(
     `timeouts.total` covers all of them. Raises `RemoteProtocolError` for too many redirects, or one
     that must not be followed.
     """
-    timeouts = timeouts.within(timeouts.total)
+    started = time.monotonic()
     for _ in range(limits.redirects + 1):
         exchange = await transport.send(_with_cookies(request, jar), timeouts)
         head = exchange.head
@@ -35,6 +36,8 @@ async def open_exchange(
             return exchange
         await exchange.aclose()
         request = redirected(request, head)
+        if timeouts.total is not None and timeouts.deadline is None:
+            timeouts = timeouts.within(started + timeouts.total - time.monotonic())
     raise RemoteProtocolError(f"more than {limits.redirects} redirects", status=head.status, code="redirects")
 
 

@@ -38,6 +38,9 @@ _MOST_CLIENTS = 8
 _POOL_SECONDS = 55.0
 """How long an idle connection is kept: less than the 60 s after which most servers and balancers close it."""
 
+_SMALL = 64 << 10
+"""Bytes; a body of known length up to this is waited for once, as a whole."""
+
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 """These say their length even when it is 0: some servers refuse them without (RFC 9110, 8.6)."""
 
@@ -112,6 +115,9 @@ class HttpTransport:
 
 
 def _exchange(url: str, response: "wreq.Response", what: str, watch: Watch) -> BodyExchange:
+    head = _head(url, response)
+    if _is_small(head):
+        return _small_exchange(head, response, what, watch)
     streamer = response.stream()
 
     async def pull() -> bytes:
@@ -125,7 +131,7 @@ def _exchange(url: str, response: "wreq.Response", what: str, watch: Watch) -> B
         # Closes the connection unless the body was read to its end.
         streamer.__exit__(None, None, None)
 
-    return BodyExchange(_head(url, response), pull, release, lambda error: _translated(error, what, "", watch), watch)
+    return BodyExchange(head, pull, release, lambda error: _translated(error, what, "", watch), watch)
 
 
 async def _begin(client: "wreq.Client", request: Request) -> "wreq.Response":
@@ -140,6 +146,36 @@ async def _begin(client: "wreq.Client", request: Request) -> "wreq.Response":
     return await client.request(method, request.url, headers=headers)
 
 
+def _small_exchange(head: Head, response: "wreq.Response", what: str, watch: Watch) -> BodyExchange:
+    """The exchange of a short body, in one piece: each wait is a hand-over between two threads."""
+    asked = False
+
+    async def pull() -> bytes:
+        nonlocal asked
+        asked = True
+        piece = await response.bytes()
+        if piece.nbytes:
+            return piece.tobytes()
+        raise StopAsyncIteration
+
+    def release() -> None:
+        if not asked:
+            response.stream().__exit__(None, None, None)
+
+    return BodyExchange(head, pull, release, lambda error: _translated(error, what, "", watch), watch, one=True)
+
+
+def _is_small(head: Head) -> bool:
+    """Whether the body is short, of known length, and nothing that comes piece by piece."""
+    length = head.headers.get("content-length", "")
+    return (
+        length.isdecimal()
+        and int(length) <= _SMALL
+        and "content-encoding" not in head.headers
+        and not head.headers.get("content-type", "").startswith("text/event-stream")
+    )
+
+
 @cache
 def _methods() -> "dict[str, wreq.Method]":
     import wreq
@@ -149,16 +185,16 @@ def _methods() -> "dict[str, wreq.Method]":
 
 def _head(url: str, response: "wreq.Response") -> Head:
     headers: dict[str, str] = {}
-    cookies = []
+    cookies: tuple[str, ...] = ()
     for raw_name, raw_value in response.headers:
-        name, value = str(raw_name, "ascii"), text_of(raw_value.tobytes())
-        if name == "set-cookie":
-            cookies.append(value)
-        elif name in headers:
-            headers[name] = f"{headers[name]}, {value}"
-        else:
+        name, value = str(raw_name, "ascii"), text_of(raw_value)
+        if name not in headers and name != "set-cookie":
             headers[name] = value
-    return Head(response.status.as_int(), headers, tuple(cookies), url)
+        elif name == "set-cookie":
+            cookies += (value,)
+        else:
+            headers[name] = f"{headers[name]}, {value}"
+    return Head(response.status.as_int(), headers, cookies, url)
 
 
 # Building a client
@@ -168,6 +204,7 @@ def _build(options: TransportOptions, connect: float | None) -> "wreq.Client":
     import wreq
 
     settings: dict[str, Any] = {
+        "runtime": _runtime(),
         "redirect": wreq.redirect.Policy.none(),
         "referer": False,
         "cookie_store": False,
@@ -176,8 +213,6 @@ def _build(options: TransportOptions, connect: float | None) -> "wreq.Client":
         "pool_idle_timeout": timedelta(seconds=_POOL_SECONDS),
         **dict.fromkeys(("gzip", "brotli", "deflate", "zstd"), True),
     }
-    if runtime := _runtime():
-        settings["runtime"] = runtime
     if connect is not None:
         settings["connect_timeout"] = timedelta(seconds=connect)
     if options.impersonate:
@@ -191,18 +226,21 @@ def _build(options: TransportOptions, connect: float | None) -> "wreq.Client":
     return wreq.Client(**settings)
 
 
-_runtimes: "dict[int, wreq.Runtime | None]" = {}
-"""By process: the threads that wreq works on. None is its own default."""
+_runtimes: "dict[int, wreq.Runtime]" = {}
+"""By process: the thread that wreq works on."""
 
 
-def _runtime() -> "wreq.Runtime | None":
-    """The threads for this process; a forked child has none of its parent's, and gets others."""
+def _runtime() -> "wreq.Runtime":
+    """The thread for this process; a forked child has none of its parent's, and gets another.
+
+    One thread serves any number of connections; more of them only wake each other.
+    """
     import wreq
 
     process = os.getpid()
     if process not in _runtimes:
         # What a parent left is kept: letting go of it would wait for threads that are not here.
-        _runtimes[process] = wreq.Runtime() if _runtimes else None
+        _runtimes[process] = wreq.Runtime(workers=1)
     return _runtimes[process]
 
 

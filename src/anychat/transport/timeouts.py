@@ -6,8 +6,12 @@ from math import inf
 
 from anychat.errors import TimedOut, TimeoutPhase
 from anychat.transport.base import Timeouts
+from anychat.transport.lasting import lasting
 
 __all__ = ["Watch"]
+
+_FAR = 3.0
+"""Seconds; no limit that is farther away can pass before an exchange has been found to last."""
 
 _SAID: dict[TimeoutPhase, str] = {
     "connect": "no connection within {seconds:g} s",
@@ -22,16 +26,19 @@ class Watch:
 
     A waiter calls `begin` before it waits and `end` after it. When its wait is cancelled, `expired`
     says whether that was the watch. The timer is set once and looks at the clock when it fires, so
-    that a piece of the body costs two assignments and no timer.
+    that a piece of the body costs two assignments and no timer. An exchange whose limits are seconds
+    away gets its timer when it has lasted a second; most are over by then.
     The limit on silence runs only while somebody waits; the one on the whole runs always.
     """
 
     __slots__ = (
         "_at",
         "_cancelling",
+        "_grown",
         "_idle",
         "_limit",
         "_loop",
+        "_nursery",
         "_phase",
         "_since",
         "_task",
@@ -39,6 +46,7 @@ class Watch:
         "_timer",
         "_until",
         "_what",
+        "_young",
     )
 
     def __init__(self, what: str, timeouts: Timeouts) -> None:
@@ -56,6 +64,8 @@ class Watch:
         self._cancelling = 0
         self._timer: asyncio.TimerHandle | None = None
         self._at = inf
+        self._nursery = lasting(self._loop)
+        self._young = self._grown = False
         self._arm(self._deadline())
 
     def begin(self) -> None:
@@ -79,7 +89,7 @@ class Watch:
         self._limit = inf if self._timeouts.idle is None else self._timeouts.idle
         self._since = self._loop.time()
         deadline = self._deadline()
-        if deadline < self._at:
+        if deadline < self._at and not (self._young and deadline > self._since + _FAR):
             self.disarm()
             self._arm(deadline)
 
@@ -102,10 +112,23 @@ class Watch:
     def _arm(self, when: float) -> None:
         self._at = when
         if when < inf:
-            self._timer = self._loop.call_at(when, self._look)
+            if when - self._since > _FAR and not self._grown:
+                self._young = True
+                self._nursery.add(self)
+            else:
+                self._timer = self._loop.call_at(when, self._look)
+
+    def lasts(self) -> None:
+        """The exchange has lasted: from here on it has a timer of its own."""
+        self._young = False
+        self._grown = True
+        self._arm(self._deadline())
 
     def disarm(self) -> None:
         """No limit holds any more."""
+        if self._young:
+            self._young = False
+            self._nursery.discard(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
