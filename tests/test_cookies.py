@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +22,8 @@ from anychat.cookies import (
 )
 from anychat.errors import ConfigError, MissingDependency
 
-LATER = int(time.time()) + 3600
-PAST = int(time.time()) - 3600
+LATER = 4_102_444_800  # the year 2100
+PAST = 946_684_800  # the year 2000
 
 
 @pytest.fixture(autouse=True)

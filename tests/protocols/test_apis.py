@@ -19,7 +19,7 @@ from tests.protocols.driving import ask, load, read, turn
 class Everything(dict[str, str]):
     """An environment in which every variable has a value."""
 
-    def get(self, name: str, default: Any = None) -> str:  # type: ignore[override]
+    def get(self, name: str, default: Any = None) -> str:
         return f"value-of-{name}"
 
 
