@@ -15,7 +15,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ANSWER", "QUESTION", "Server", "free_port", "gateway_command", "missing_tools", "nginx_command", "served"]
+__all__ = [
+    "ANSWER",
+    "QUESTION",
+    "STREAMED",
+    "Server",
+    "free_port",
+    "gateway_command",
+    "missing_tools",
+    "nginx_command",
+    "served",
+]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -23,6 +33,8 @@ QUESTION = (
     b'{"model":"gpt-4o","messages":[{"role":"system","content":"You are a helpful assistant."},'
     b'{"role":"user","content":"Hello!"}]}'
 )
+STREAMED = b'{"model":"gpt-4o","stream":true,"max_tokens":1000,"messages":[{"role":"user","content":"Count!"}]}'
+"""A question for a stream that OpenAI's and Anthropic's API both take."""
 ANSWER = (
     b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":'
     b'{"role":"assistant","content":"Hello! How can I help you today?"},"finish_reason":"stop"}],'
