@@ -1,6 +1,6 @@
 # Needs make and python3 (3.11 or later, with venv). `make run` and `make test` are all a newcomer needs.
 #
-#   make run [ARGS="..."]     anychat demo: plays five chat services and asks them all
+#   make run [ARGS="..."]     anychat demo: plays five chat services, asks them all through a gateway, and serves it
 #   make test [ARGS="..."]    the tests (ARGS for pytest)
 #   make lint, make fix       ruff and mypy; what ruff can mend by itself
 #   make bench [ARGS="..."]   measurements (ARGS names some of them: decoders session)
@@ -32,7 +32,7 @@ run:
 
 test:
 	$(call install,dev)
-	@$(bin)/python -m pytest $(ARGS)
+	@$(bin)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint:
 	$(call install,dev)

@@ -59,6 +59,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "prompt_toolkit": ("anychat.cli",),
     "rich": ("anychat.cli",),
     "selectolax": ("anychat.protocols",),
+    "uvloop": ("anychat.gateway.serve",),
     "wreq": ("anychat.transport.http",),
     "yarl": ("anychat.transport.aiohttp",),
 }

@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("anychat.cli.chat:chat", "Talk in the terminal, turn by turn."),
     "providers": ("anychat.cli.listing:list_providers", "List the providers and what each supports."),
     "models": ("anychat.cli.listing:list_models", "List the models and which providers have them."),
-    "serve": ("anychat.cli.serve:serve", "Serve providers behind the OpenAI and Anthropic APIs."),
+    "serve": ("anychat.cli.serve:serve", "Serve the providers of anychat.toml behind the OpenAI and Anthropic APIs."),
     "demo": ("anychat.cli.demo:demo", "See five services answer, played by a local server."),
     "init": ("anychat.cli.init:init", "Write a commented configuration of the gateway."),
     "config": ("anychat.cli.config:config", "Check the configuration, or show what is in force."),

@@ -43,13 +43,17 @@ def split_blocks(text: str) -> tuple[str, str]:
     """
     cut = position = 0
     fence = ""
+    in_item = False
     blank = False
     for line in text.split("\n")[:-1]:
         if blank and not fence and line.strip() and not line[0].isspace() and not _ITEM.match(line):
             cut = position
         mark = _FENCE.match(line)
+        if in_item and fence and line.strip() and not line[0].isspace():
+            fence = ""  # the list item ends here, and with it the fence in it
         if not fence:
             fence = mark[1] if mark else ""
+            in_item = bool(mark) and _ITEM.match(line.lstrip()) is not None
         elif line.strip().startswith(fence) and not line.strip().strip(fence[0]):
             fence = ""
         blank = not line.strip()
