@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from importlib import import_module
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -69,9 +70,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     """Run a program on a fast event loop: uvloop's where it is installed (the extra `speed`), else asyncio's own."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with suppress(ImportError):
-        from uvloop import new_event_loop
-
-        factory = new_event_loop
+        factory = import_module("uvloop").new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main)
 
