@@ -34,8 +34,10 @@ ALLOWED: dict[str, set[str]] = {
     "testing": _PURE | {"protocols", "cookies", "transport", "registry", "sites.apis", "testing"},
     "demo": _PURE | {"testing", "demo"},
     "configuration": _LIBRARY | {"configuration"},
-    "gateway": _LIBRARY | {"configuration", "gateway"},
-    "cli": _LIBRARY | {"configuration", "gateway", "testing", "demo", "cli"},
+    "state": {"errors", "state"},
+    "access": {"errors", "state", "access"},
+    "gateway": _LIBRARY | {"configuration", "gateway", "state", "access"},
+    "cli": _LIBRARY | {"configuration", "gateway", "testing", "demo", "cli", "state", "access"},
     # Loads its names at their first use; the type checker alone sees these imports.
     "": _LIBRARY,
 }
@@ -58,6 +60,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("anychat.gateway.metrics",),
     "prompt_toolkit": ("anychat.cli",),
     "rich": ("anychat.cli",),
+    "redis": ("anychat.state.redis",),
     "selectolax": ("anychat.protocols",),
     "uvloop": ("anychat.gateway.serve",),
     "wreq": ("anychat.transport.http",),
