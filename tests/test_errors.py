@@ -22,7 +22,7 @@ from anychat.errors import (
 TREE = {
     "AnychatError": {
         "LocalError": {
-            "ConfigError": {},
+            "ConfigError": {"AddressRefused": {}},
             "ModelNotFound": {},
             "UnsupportedFeature": {},
             "MissingCookies": {},
@@ -45,6 +45,7 @@ TREE = {
 }
 
 SECOND_BASES = {
+    "AddressRefused": ValueError,
     "ConfigError": ValueError,
     "ModelNotFound": ValueError,
     "UnsupportedFeature": ValueError,

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         set_cookies_dir,
     )
     from anychat.errors import (
+        AddressRefused,
         AnychatError,
         AssistantGone,
         AuthError,
@@ -110,6 +111,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AbstractProvider",
     "Access",
+    "AddressRefused",
     "Aichat",
     "AnychatError",
     "AssistantGone",
@@ -188,9 +190,9 @@ _HOME: dict[str, str] = {
     "anychat.client": "AsyncClient AsyncStream Client Stream",
     "anychat.completions": "ChatCompletion ChatCompletionChunk",
     "anychat.cookies": "get_cookies load_cookies set_cookies set_cookies_dir",
-    "anychat.errors": "AnychatError AssistantGone AuthError BadRequest ChallengeRequired ConfigError ConnectFailed"
-    " ConnectionLost ContextTooLong LocalError MissingCookies MissingDependency ModelNotFound ProofOfWorkError"
-    " ProtocolDrift ProviderError ProviderUnavailable RateLimited Refused RemoteProtocolError StaleSession TimedOut"
+    "anychat.errors": "AddressRefused AnychatError AssistantGone AuthError BadRequest ChallengeRequired ConfigError"
+    " ConnectFailed ConnectionLost ContextTooLong LocalError MissingCookies MissingDependency ModelNotFound"
+    " ProofOfWorkError ProtocolDrift ProviderError ProviderUnavailable RateLimited Refused RemoteProtocolError StaleSession TimedOut"
     " TransportError TruncatedAnswer UnsupportedFeature",
     "anychat.providers": "AbstractProvider Access AsyncGeneratorProvider AsyncProvider AsyncResult CreateResult"
     " ProviderModelMixin open_session",

@@ -4,6 +4,7 @@
 AnychatError
 ├─ LocalError               the caller can mend it
 │  ├─ ConfigError, ModelNotFound, UnsupportedFeature      also ValueError
+│  │  └─ AddressRefused     of ConfigError: a server does not fetch this address for others
 │  └─ MissingCookies, MissingDependency                   also RuntimeError
 ├─ TransportError           nothing came, or it broke on the way
 │  ├─ ConnectFailed, ConnectionLost
@@ -29,6 +30,7 @@ The second bases keep code working that was written against `RuntimeError` or `V
 from typing import ClassVar, Literal
 
 __all__ = [
+    "AddressRefused",
     "AnychatError",
     "AssistantGone",
     "AuthError",
@@ -80,6 +82,20 @@ class LocalError(AnychatError):
 
 class ConfigError(LocalError, ValueError):
     """A setting or an argument is wrong; the message names it."""
+
+
+class AddressRefused(ConfigError):
+    """A server does not fetch this address for others; nothing was sent.
+
+    `reason` is a short word for why: `url`, `scheme`, `credentials`, `host`, `port`, `address` (it is not a
+    public one), `name` (it is a name of a private network), `resolved` (it stands for an address that is not public).
+    """
+
+    hint = "Give a public http or https address; the operator permits private ones in [gateway.egress]."
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ModelNotFound(LocalError, ValueError):
