@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "cookies": {"errors", "wire"},
     "transport": {"errors", "wire", "cookies", "transport"},
     "blocking": {"errors"},
-    "session": _PURE | {"protocols.base", "cookies", "transport"},
+    "session": _PURE | {"protocols.base", "protocols.forgiving", "cookies", "transport"},
     "requests": _PURE | {"cookies", "transport", "session", "blocking", "providers"},
     "providers": _CORE,
     "sites": _CORE | {"providers", "sites", "requests"},

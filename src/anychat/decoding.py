@@ -26,6 +26,7 @@ __all__ = [
     "find_json",
     "parse_json",
     "plain_text",
+    "split_events",
 ]
 
 T = TypeVar("T")
@@ -71,6 +72,23 @@ class LineDecoder:
     def rest(self) -> bytes:
         """What stands after the last line end."""
         return b"".join(self._pending)
+
+
+_BLANK = (b"\n\n", b"\r\n\r\n", b"\r\r")
+
+
+def split_events(data: bytes) -> tuple[list[bytes], bytes]:
+    """The whole server-sent events in `data`, each with its blank line, and what stands behind them."""
+    if data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:
+        return [data], b""
+    events: list[bytes] = []
+    start = 0
+    while True:
+        ends = [at + len(mark) for mark in _BLANK if (at := data.find(mark, start)) >= 0]
+        if not ends:
+            return events, data[start:]
+        events.append(data[start : min(ends)])
+        start = min(ends)
 
 
 class ServerSentEvent(Struct, frozen=True, gc=False):

@@ -28,6 +28,7 @@ from anychat.chat import ChatRequest, Done, Event, admit
 from anychat.cookies import CookieJar
 from anychat.errors import AnychatError, ChallengeRequired, RemoteProtocolError, StaleSession, TimedOut
 from anychat.protocols.base import SessionState, Site
+from anychat.protocols.forgiving import forgiving
 from anychat.transport.base import Exchange, Timeouts, Transport, read
 from anychat.transport.exchange import open_exchange
 from anychat.wire import Challenge, Decoder, Handshake, Limits, Request, Response, Steps, Work
@@ -83,15 +84,17 @@ class Session:
         strict: bool | Set[str] = True,
         timeouts: Timeouts | None = None,
         on_challenge: ChallengeHandler | None = None,
+        forgive: bool = False,
     ) -> AsyncGenerator[Event, None]:
         """The events of the answer, as they arrive. Closing the generator closes the connection at once.
 
         Options that the protocol cannot honour raise `UnsupportedFeature`, or with `strict=False`
         are dropped with a `Notice`; as a set, `strict` names those that must not be dropped. Errors
         carry the text that had arrived in `partial`.
-        `timeouts.total` covers the handshake and the answer together.
+        `timeouts.total` covers the handshake and the answer together. With `forgive` one malformed
+        event of a stream is left out with a `Notice` (`skipped`).
         """
-        asking = _Asking(timeouts or self.timeouts, on_challenge or self._on_challenge)
+        asking = _Asking(timeouts or self.timeouts, on_challenge or self._on_challenge, forgive)
         self._callers += 1
         try:
             turn, notices = admit(turn, self.site.protocol.features, who=self.site.name, strict=strict)
@@ -146,6 +149,8 @@ class Session:
         decoder: Decoder | None = None
         try:
             decoder = call.decoder(exchange.head)
+            if asking.forgive:
+                decoder = forgiving(decoder, exchange.head)
             self._land(lease.trial)
             pieces = aiter(exchange)
             async for data in pieces:
@@ -317,7 +322,8 @@ class _Lease(NamedTuple):
 class _Asking:
     """What one call brings along: its time limits, its deadline, and whom to ask."""
 
-    def __init__(self, timeouts: Timeouts, on_challenge: ChallengeHandler | None) -> None:
+    def __init__(self, timeouts: Timeouts, on_challenge: ChallengeHandler | None, forgive: bool = False) -> None:
+        self.forgive = forgive
         self.timeouts = timeouts
         self.on_challenge = on_challenge
         self._deadline = None if timeouts.total is None else time.monotonic() + timeouts.total

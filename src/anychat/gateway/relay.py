@@ -7,34 +7,23 @@ in an error event and never in an end mark.
 
 from collections.abc import AsyncGenerator
 
-from anychat.chat import Done, Event
+from anychat.chat import Done, Event, Notice
+from anychat.decoding import split_events
 from anychat.errors import RemoteProtocolError
 from anychat.transport.base import Exchange, read
 from anychat.wire import Decoder
 
-__all__ = ["read_events", "relay_stream", "relay_whole", "split_events"]
+__all__ = ["SKIPPED", "read_events", "relay_stream", "relay_whole"]
 
-_BLANK = (b"\n\n", b"\r\n\r\n", b"\r\r")
-
-
-def split_events(data: bytes) -> tuple[list[bytes], bytes]:
-    """The whole server-sent events in `data`, each with its blank line, and what stands behind them."""
-    if data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:
-        return [data], b""
-    events: list[bytes] = []
-    start = 0
-    while True:
-        ends = [at + len(mark) for mark in _BLANK if (at := data.find(mark, start)) >= 0]
-        if not ends:
-            return events, data[start:]
-        events.append(data[start : min(ends)])
-        start = min(ends)
-
+SKIPPED = b": an event of the service could not be read and was left out\n\n"
+"""Stands in a stream for an event that was skipped: a comment, which readers pass over."""
 
 async def relay_stream(
     exchange: Exchange, decoder: Decoder, seen: list[Event], limit: int
 ) -> AsyncGenerator[bytes, None]:
     """The answer's bytes, event by event as they come; what they mean is added to `seen`.
+
+    An event of which the decoder says that it was skipped (a `Notice`) does not go through.
 
     Ends with the answer. Raises the decoder's error after the events that stood before it, and
     `RemoteProtocolError` for an event longer than `limit` bytes.
@@ -47,8 +36,12 @@ async def relay_stream(
         for raw in events:
             meant = list(decoder.feed(raw))
             seen += meant
-            yield raw
-            if meant and type(meant[-1]) is Done:
+            if not meant:
+                yield raw
+                continue
+            last = type(meant[-1])
+            yield SKIPPED if last is Notice else raw
+            if last is Done:
                 return
     seen.extend(decoder.feed(rest))
     seen.extend(decoder.close())
