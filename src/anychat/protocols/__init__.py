@@ -15,6 +15,7 @@ PROTOCOLS: dict[str, str] = {
     "ai-power": "anychat.protocols.ai_power:AIPower",
     "aipkit": "anychat.protocols.aipkit:AIPKit",
     "json-text": "anychat.protocols.json_text:JsonText",
+    "recipe": "anychat.protocols.recipe:Recipe",
     "chatgpt-web": "anychat.protocols.chatgpt_web:ChatGptWeb",
     "openai": "anychat.protocols.openai:OpenAI",
     "anthropic": "anychat.protocols.anthropic:Anthropic",
