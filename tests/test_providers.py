@@ -216,9 +216,7 @@ class Rewriting(Answer):
 
 
 async def test_a_rewritten_answer_is_whole_in_the_end_and_not_in_the_log(demo, monkeypatch, caplog):
-    monkeypatch.setattr(
-        "anychat.protocols.json_text._DECODERS", {"json": lambda protocol, head, *rest: Rewriting(head)}
-    )
+    monkeypatch.setattr("anychat.protocols.recipe.DECODERS", {"json": lambda reading, head: Rewriting(head)})
     with caplog.at_level(logging.WARNING, "anychat"):
         assert await Aichat.create_async("", HI, cookies={"a": "1"}) == "second and last"
     assert caplog.messages == ["Aichat: rewritten: the service took back what it had said"]
