@@ -27,6 +27,7 @@ TREE = {
             "UnsupportedFeature": {},
             "MissingCookies": {},
             "MissingDependency": {},
+            "StorageError": {},
         },
         "TransportError": {"ConnectFailed": {}, "ConnectionLost": {}, "TimedOut": {}},
         "ProviderError": {
@@ -50,6 +51,7 @@ SECOND_BASES = {
     "ModelNotFound": ValueError,
     "UnsupportedFeature": ValueError,
     "MissingCookies": RuntimeError,
+    "StorageError": RuntimeError,
     "MissingDependency": RuntimeError,
     "TimedOut": TimeoutError,
     "ProviderError": RuntimeError,

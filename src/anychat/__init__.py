@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         Refused,
         RemoteProtocolError,
         StaleSession,
+        StorageError,
         TimedOut,
         TransportError,
         TruncatedAnswer,
@@ -159,6 +160,7 @@ __all__ = [
     "Refused",
     "RemoteProtocolError",
     "StaleSession",
+    "StorageError",
     "Stream",
     "StreamSession",
     "TimedOut",
@@ -192,8 +194,8 @@ _HOME: dict[str, str] = {
     "anychat.cookies": "get_cookies load_cookies set_cookies set_cookies_dir",
     "anychat.errors": "AddressRefused AnychatError AssistantGone AuthError BadRequest ChallengeRequired ConfigError"
     " ConnectFailed ConnectionLost ContextTooLong LocalError MissingCookies MissingDependency ModelNotFound"
-    " ProofOfWorkError ProtocolDrift ProviderError ProviderUnavailable RateLimited Refused RemoteProtocolError StaleSession TimedOut"
-    " TransportError TruncatedAnswer UnsupportedFeature",
+    " ProofOfWorkError ProtocolDrift ProviderError ProviderUnavailable RateLimited Refused RemoteProtocolError"
+    " StaleSession StorageError TimedOut TransportError TruncatedAnswer UnsupportedFeature",
     "anychat.providers": "AbstractProvider Access AsyncGeneratorProvider AsyncProvider AsyncResult CreateResult"
     " ProviderModelMixin open_session",
     "anychat.registry": "endpoint get_provider register",

@@ -5,7 +5,7 @@ AnychatError
 ├─ LocalError               the caller can mend it
 │  ├─ ConfigError, ModelNotFound, UnsupportedFeature      also ValueError
 │  │  └─ AddressRefused     of ConfigError: a server does not fetch this address for others
-│  └─ MissingCookies, MissingDependency                   also RuntimeError
+│  └─ MissingCookies, MissingDependency, StorageError     also RuntimeError
 ├─ TransportError           nothing came, or it broke on the way
 │  ├─ ConnectFailed, ConnectionLost
 │  └─ TimedOut              also TimeoutError; says which: connect, first_byte, idle, total
@@ -52,6 +52,7 @@ __all__ = [
     "Refused",
     "RemoteProtocolError",
     "StaleSession",
+    "StorageError",
     "TimedOut",
     "TimeoutPhase",
     "TransportError",
@@ -122,6 +123,17 @@ class MissingCookies(LocalError, RuntimeError):
 
 class MissingDependency(LocalError, RuntimeError):
     """An optional package is not installed; the message names the extra that brings it."""
+
+
+class StorageError(LocalError, RuntimeError):
+    """The database of the gateway cannot be reached, read or written; the message has what it said."""
+
+    hint = "See that there is room on the disk, that the server runs, and that this user may write there."
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+        """Whether it will never take these rows; others may be fine."""
 
 
 class TransportError(AnychatError):
