@@ -4,10 +4,20 @@ from anychat.configuration.live import LiveSettings
 from anychat.configuration.problems import InvalidSettings, Problem
 from anychat.configuration.settings import Settings, find_config
 from anychat.configuration.sites import provider_site, public_models
-from anychat.configuration.tables import Cors, GatewayTable, LimitsTable, LogTable, ProviderTable, Route, TimeoutsTable
+from anychat.configuration.tables import (
+    Cors,
+    EgressTable,
+    GatewayTable,
+    LimitsTable,
+    LogTable,
+    ProviderTable,
+    Route,
+    TimeoutsTable,
+)
 
 __all__ = [
     "Cors",
+    "EgressTable",
     "GatewayTable",
     "InvalidSettings",
     "LimitsTable",

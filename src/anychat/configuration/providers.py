@@ -116,7 +116,7 @@ class _ProviderCheck:
         self._found |= {"service": name, "protocol": row.protocol}
         self._found.setdefault("url", row.url)
         # The key is for the service's own address: another one gets what the file gives it.
-        if "api_key" not in self._row and row.key and "url" not in self._row:
+        if not {"api_key", "api_keys"} & self._row.keys() and row.key and "url" not in self._row:
             self._key_of(row)
         return row.protocol
 
@@ -216,8 +216,14 @@ def _check_profile(profile: str) -> None:
     create_transport(TransportOptions(impersonate=profile))
 
 
+def _check_keys(keys: tuple[str, ...]) -> None:
+    for key in keys:
+        _check_key(key)
+
+
 _CHECKS: dict[str, Callable[[Any], object]] = {
     "api_key": _check_key,
+    "api_keys": _check_keys,
     "headers": check_headers,
     "proxy": proxy_parts,
     "impersonate": _check_profile,
@@ -244,4 +250,7 @@ def check_route(
         else:
             what = f'"{target}" leads to no provider (write PROVIDER/MODEL)'
             checker.document.problem(place, unknown(what, provider, list(providers)))
+    if route is not None and route.weights and len(route.weights) != len(route.targets):
+        checker.document.problem((*path, "weights"), f"one number for each of the {len(route.targets)} targets")
+        return None
     return route

@@ -12,6 +12,8 @@ from anychat.configuration.problems import InvalidSettings, KeyPath, Problem, do
 from anychat.configuration.providers import check_provider, check_route
 from anychat.configuration.reading import Document, Origin, read_document
 from anychat.configuration.tables import GatewayTable, ProviderTable, Route
+from anychat.egress.allowed import Allowed
+from anychat.errors import ConfigError
 
 __all__ = ["ENVIRONMENT_PREFIX", "Settings", "environment_names", "find_config"]
 
@@ -116,12 +118,21 @@ def _checked(document: Document, environ: Mapping[str, str]) -> dict[str, Any]:
             document.problem((key,), unknown("unknown table", key, _TABLES))
     defaults = GatewayTable(hidden=document.hidden(("gateway",)))
     gateway = checker.table(("gateway",), tree.get("gateway", {}), GatewayTable, defaults)
+    _check_egress(document, gateway)
     named = {key: _named_tables(document, key) for key in ("providers", "routes")}
     providers = {name: check_provider(checker, name, row, environ) for name, row in named["providers"].items()}
     routes = {name: check_route(checker, name, row, providers) for name, row in named["routes"].items()}
     if document.problems:
         raise InvalidSettings(sorted(document.problems, key=_place))
     return {"gateway": gateway, "providers": providers, "routes": routes}
+
+
+def _check_egress(document: Document, gateway: GatewayTable | None) -> None:
+    for at, entry in enumerate(gateway.egress.allow if gateway else ()):
+        try:
+            Allowed((entry,))
+        except ConfigError as error:
+            document.problem(("gateway", "egress", "allow", at), str(error))
 
 
 def _place(problem: Problem) -> tuple[bool, int]:

@@ -69,5 +69,5 @@ def _access(row: ProviderTable, site: Site) -> Access:
         timeout=row.timeout,
         verify=row.verify,
         impersonate=row.impersonate or None,
-        api_key=row.api_key,
+        api_key=row.keys[0],
     )

@@ -7,6 +7,7 @@ from msgspec import Meta, Struct, field
 __all__ = [
     "SECRET",
     "Cors",
+    "EgressTable",
     "GatewayTable",
     "LimitsTable",
     "LogTable",
@@ -56,6 +57,18 @@ class Cors(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_age: Annotated[int, Meta(ge=0, description="a number of seconds, 0 or more")] = 600
 
 
+class EgressTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[gateway.egress]`: which addresses that a caller or a page names are fetched, besides public ones.
+
+    What the providers' own `url` names is the operator's word, and not judged by this.
+    """
+
+    allow: tuple[
+        Annotated[str, Meta(min_length=1, description='a network or a host, such as "10.0.0.0/8", "intranet.example"')],
+        ...,
+    ] = ()
+
+
 class LogTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[gateway.log]`."""
 
@@ -90,6 +103,7 @@ class GatewayTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     admin_key: Annotated[str, Meta(description="a text", extra=SECRET)] = ""
     limits: LimitsTable = LimitsTable()
     cors: Cors = Cors()
+    egress: EgressTable = EgressTable()
     log: LogTable = LogTable()
     timeouts: TimeoutsTable = TimeoutsTable()
     hidden: frozenset[str] = frozenset()
@@ -114,7 +128,12 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     service: Text = ""
     type: Text = ""
     url: Annotated[str, Meta(description='an http or https address, such as "https://shop.example"')] = ""
-    api_key: Annotated[str, Meta(description="one key, a text (several keys are not supported)", extra=SECRET)] = ""
+    api_key: Annotated[str, Meta(description="one key, a text (several stand in api_keys)", extra=SECRET)] = ""
+    api_keys: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, description="a key, a text", extra=SECRET)], ...],
+        Meta(description="a list of keys", extra=SECRET),
+    ] = ()
+    """More keys of the service; questions are spread over all of them."""
     default_model: Text = ""
     models: (
         tuple[Annotated[str, Meta(min_length=1, description="the name of a model")], ...]
@@ -136,6 +155,8 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Whether what the service cannot honour is refused; else it is dropped and reported."""
     emulate: tuple[Annotated[Literal["tools", "json"], Meta(description='"tools" or "json"')], ...] = ()
     """What is emulated where the service has none of it."""
+    prefill: Yes = False
+    """Whether its models go on from a last message of the assistant, as a prefill."""
     options: dict[str, Any] = field(default_factory=dict)
     """The protocol's own."""
     hidden: frozenset[str] = frozenset()
@@ -146,8 +167,13 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Public name -> the service's own."""
         return dict(self.models) if isinstance(self.models, dict) else {model: model for model in self.models}
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys of the service, each once; at least one, which may be empty."""
+        return tuple(dict.fromkeys(key for key in (self.api_key, *self.api_keys) if key)) or ("",)
+
     def __repr__(self) -> str:
-        secret = {"api_key", "cookies", "proxy", "headers", "options"} | ({"url"} if "?" in self.url else set())
+        secret = {"api_key", "api_keys", "cookies", "proxy", "headers", "options"} | ({"url"} if "?" in self.url else set())
         return _shown(self, hidden=self.hidden | secret, leave_out=frozenset({"hidden"}))
 
     def __rich_repr__(self) -> list[tuple[str, str]]:
@@ -164,7 +190,12 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     strategy: Annotated[
         Literal["failover", "weighted", "fastest"], Meta(description='"failover", "weighted" or "fastest"')
     ] = "failover"
+    weights: tuple[Annotated[float, Meta(gt=0, description="a number above 0")], ...] = ()
+    """One for each target, for the strategy "weighted"."""
     attempts: Count = 3
+    """How many targets are asked at most, the first one counted."""
+    hedge_after: Annotated[float | None, Meta(gt=0, description="a number of seconds above 0")] = None
+    """After so long without a token a second target is asked as well; the first token wins."""
     connect_timeout: Annotated[float | None, Meta(gt=0, description="a number of seconds above 0")] = None
     first_token_timeout: Annotated[float | None, Meta(gt=0, description="a number of seconds above 0")] = None
     idle_timeout: Annotated[float | None, Meta(gt=0, description="a number of seconds above 0")] = None
