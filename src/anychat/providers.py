@@ -56,8 +56,8 @@ class Access(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a caller reaches a site: everything about a call that is not the question.
 
     `timeout` is seconds for a whole answer, `proxy` an address with optional credentials, `verify`
-    True, a file of CA certificates or False, `impersonate` a browser profile, `transport` `"wreq"`
-    or `"aiohttp"`, `browsers` whether cookies may be looked for in the user's own browsers.
+    True, a file of CA certificates or False, `impersonate` a browser profile, `transport` `"auto"`,
+    `"wreq"` or `"aiohttp"`, `browsers` whether cookies may be looked for in the user's own browsers.
     `repr` names the keys, cookies and headers, and shows none of them.
     """
 
