@@ -7,7 +7,7 @@ on OpenAI's Responses API go on from `previousResponseId` as well.
 
 import re
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -48,7 +48,10 @@ from anychat.protocols.wordpress import (
 )
 from anychat.wire import Call, Decoder, Handshake, Head, Limits, Request, Response, Steps
 
-__all__ = ["AIEngine", "Widget"]
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborHTMLParser
+
+__all__ = ["AIEngine", "ShownWidget", "Widget", "shown_widgets"]
 
 _SUBMIT = "/mwai-ui/v1/chats/submit"
 _START = "/mwai/v1/start_session"
@@ -69,6 +72,14 @@ class Widget(Struct, frozen=True, kw_only=True):
     nonce: str | None = None
     consent: str = ""
     """The site's request for consent, which its page shows before the chat; the server does not ask for it."""
+
+
+class ShownWidget(Struct, frozen=True):
+    """One chatbot of a page: what is used of it, and its two attributes as they are."""
+
+    widget: Widget
+    system: dict[str, Any]
+    params: dict[str, Any]
 
 
 _Reading = Generator[Request, Response, tuple[Widget, Head]]
@@ -272,13 +283,17 @@ def _kept_widget(state: SessionState) -> Widget:
 
 
 def _widgets(page: Response) -> list[Widget]:
-    """The chatbots of a page, in its order. An attribute that is no JSON is passed over."""
+    return [shown.widget for shown in shown_widgets(parse_html(page.body), page.head.url)]
+
+
+def shown_widgets(tree: "LexborHTMLParser", url: str) -> list[ShownWidget]:
+    """The chatbots of the page at `url`, in its order. An attribute that is no JSON is passed over."""
     found = []
-    for node in parse_html(page.body).css(_CONTAINER):
+    for node in tree.css(_CONTAINER):
         system = find_json((node.attributes.get("data-system") or "").encode("utf-8", "replace"))
         params = find_json((node.attributes.get("data-params") or "").encode("utf-8", "replace")) or {}
         if system is not None:
-            found.append(_widget(page.head.url, system, params))
+            found.append(ShownWidget(_widget(url, system, params), system, params))
     return found
 
 

@@ -8,7 +8,7 @@ one JSON object. Nearly all failures have status 200.
 import json
 import re
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -47,7 +47,10 @@ from anychat.protocols.wordpress import (
 )
 from anychat.wire import Call, Decoder, Handshake, Head, Limits, Request, Response, Steps
 
-__all__ = ["AIPower", "Widget"]
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+__all__ = ["AIPower", "Widget", "page_params", "shown_chats"]
 
 _SHORTCODE = "wpaicg_chat_shortcode_message"
 _CHATBOX = "wpaicg_chatbox_message"
@@ -171,23 +174,15 @@ class AIPower(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         page = yield from fetch_page(site, state, path, fresh=fresh)
         tree = parse_html(page.body)
         chats = tree.css(_WIDGETS) or tree.css("[data-nonce][data-post-id]")
-        attributes = [{name: value or "" for name, value in chat.attributes.items()} for chat in chats]
-        params = _params(tree.css("script"))
-        nonces = [chat["data-nonce"].strip() for chat in attributes] + [text_in(params, "search_nonce")]
-        nonces = [clean(nonce) for nonce in nonces if nonce]
+        params = page_params(tree)
+        nonces = [(chat.attributes.get("data-nonce") or "").strip() for chat in chats]
+        nonces = [clean(nonce) for nonce in (*nonces, text_in(params, "search_nonce")) if nonce]
         if not nonces:
             raise no_widget(page, "data-nonce")
-        wanted = (chat for chat in attributes if self.bot_id is None or _number(chat.get("data-bot-id")) == self.bot_id)
-        chat = next(wanted, attributes[0] if attributes else {})
-        widget = Widget(
-            bot_id=_number(chat.get("data-bot-id")) or 0,
-            post_id=_number(chat.get("data-post-id")),
-            url=clean(chat.get("data-url", "")),
-            action=_CHATBOX if chat.get("data-type") == "widget" else _SHORTCODE,
-            memory=_number(chat.get("data-memory-limit")) or 100,
-            ajax_url=on_site(page.head.url, text_in(params, "ajax_url")),
-        )
-        return widget, nonces, page.head
+        ajax_url = on_site(page.head.url, text_in(params, "ajax_url"))
+        widgets = [_read_widget(chat, ajax_url) for chat in chats] or [Widget(ajax_url=ajax_url)]
+        wanted = (widget for widget in widgets if self.bot_id is None or widget.bot_id == self.bot_id)
+        return next(wanted, widgets[0]), nonces, page.head
 
     def _split(
         self, messages: tuple[Message, ...], memory: int, at_service: bool
@@ -203,6 +198,24 @@ class AIPower(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             {"id": 10000 + i, "text": speakers.get(m.role, "Human: ") + _history_text(m.text)}
             for i, m in enumerate(turns[:-1][-memory:])
         ]
+
+
+def shown_chats(tree: "LexborHTMLParser", url: str) -> "list[tuple[Widget, LexborNode]]":
+    """The chats of the page at `url` in its order, each with the element that says it."""
+    ajax_url = on_site(url, text_in(page_params(tree), "ajax_url"))
+    return [(_read_widget(node, ajax_url), node) for node in tree.css(_WIDGETS)]
+
+
+def _read_widget(node: "LexborNode", ajax_url: str) -> Widget:
+    said = node.attributes
+    return Widget(
+        bot_id=_number(said.get("data-bot-id")) or 0,
+        post_id=_number(said.get("data-post-id")),
+        url=clean(said.get("data-url") or ""),
+        action=_CHATBOX if said.get("data-type") == "widget" else _SHORTCODE,
+        memory=_number(said.get("data-memory-limit")) or 100,
+        ajax_url=ajax_url,
+    )
 
 
 def _identity(widget: Widget) -> str:
@@ -226,9 +239,9 @@ def _number(text: str | None) -> int | None:
 _PARAMS = re.compile(r"\bwpaicgParams\s*=\s*(?=\{)")
 
 
-def _params(scripts: list[Any]) -> dict[str, Any]:
+def page_params(tree: "LexborHTMLParser") -> dict[str, Any]:
     """The settings that the plugin prints into every page of the site."""
-    for script in scripts:
+    for script in tree.css("script"):
         text = script.text()
         if found := _PARAMS.search(text):
             try:

@@ -9,7 +9,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -52,7 +52,10 @@ from anychat.protocols.wordpress import (
 )
 from anychat.wire import Call, Decoder, Handshake, Head, Limits, Request, Response, Steps
 
-__all__ = ["AIPKit", "Widget"]
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+__all__ = ["AIPKit", "Widget", "read_widget", "shown_configs"]
 
 _CACHE = "aipkit_cache_sse_message"
 _STREAM = "aipkit_frontend_chat_stream"
@@ -185,15 +188,11 @@ class AIPKit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         self, site: Site, state: SessionState, *, fresh: bool
     ) -> Generator[Request, Response, tuple[Widget, str, Head]]:
         page = yield from fetch_page(site, state, self.page or "/", fresh=fresh)
-        configs = []
-        for node in parse_html(page.body).css("[data-config]"):
-            config = find_json((node.attributes.get("data-config") or "").encode("utf-8", "replace"))
-            if config is not None and text_in(config, "nonce") and "botId" in config:
-                configs.append(config)
+        configs = [config for config, _ in shown_configs(parse_html(page.body))]
         if not configs:
             raise no_widget(page, "data-config")
         config = next((c for c in configs if c["botId"] == self.bot_id), configs[0])
-        return _widget(page.head.url, config), text_in(config, "nonce"), page.head
+        return read_widget(page.head.url, config), text_in(config, "nonce"), page.head
 
     def _refresh(self, site: Site, state: SessionState, ended: set[str]) -> Generator[Request, Response, bool]:
         """Keep a nonce from the action that gives one; False when the site does not have it, or repeats an old one."""
@@ -209,7 +208,18 @@ class AIPKit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return True
 
 
-def _widget(url: str, config: dict[str, Any]) -> Widget:
+def shown_configs(tree: "LexborHTMLParser") -> "list[tuple[dict[str, Any], LexborNode]]":
+    """What the chats of a page say of themselves, in its order, each with its element."""
+    found = []
+    for node in tree.css("[data-config]"):
+        config = find_json((node.attributes.get("data-config") or "").encode("utf-8", "replace"))
+        if config is not None and text_in(config, "nonce") and "botId" in config:
+            found.append((config, node))
+    return found
+
+
+def read_widget(url: str, config: dict[str, Any]) -> Widget:
+    """What is used of a chat's configuration on the page at `url`."""
     flags = {
         "enableOpenAIConversationState": "openai_response_id",
         "enableGoogleConversationState": "google_interaction_id",

@@ -28,6 +28,7 @@ from anychat.errors import (
 )
 from anychat.protocols.base import Answer, SessionState, Site, failure, same_origin
 from anychat.protocols.bodies import Body, arrival, clean, is_page
+from anychat.protocols.markup import trimmed
 from anychat.wire import Head, Limits, Request, Response, http_date
 
 if TYPE_CHECKING:
@@ -128,10 +129,10 @@ def fetch_page(site: Site, state: SessionState, path: str, *, fresh: bool) -> Ge
 
 
 def parse_html(body: bytes) -> "LexborHTMLParser":
-    """The page as a tree; never fails."""
+    """The page as a tree, without what is not read of it (`anychat.protocols.markup`); never fails."""
     from selectolax.lexbor import LexborHTMLParser
 
-    return LexborHTMLParser(body.decode("utf-8", "replace"))
+    return LexborHTMLParser(trimmed(body).decode("utf-8", "replace"))
 
 
 _SHORTCODE = re.compile(rb"\[(?:mwai_chat|wpaicg_chat|aipkit_chat)\w*")
