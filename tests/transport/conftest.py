@@ -42,7 +42,7 @@ async def tls_server(authority: Authority) -> AsyncIterator[Server]:
         yield server
 
 
-@pytest.fixture(params=["wreq", "aiohttp"])
+@pytest.fixture(params=["auto", "wreq", "aiohttp"])
 def kind(request: pytest.FixtureRequest) -> str:
     """The transports that reach the network."""
     name: str = request.param

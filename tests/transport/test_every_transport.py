@@ -33,7 +33,7 @@ class Place:
         return await read(await self.transport.send(Request("GET", self.url + path), timeouts), 1 << 20)
 
 
-KINDS = ["wreq", "aiohttp", "memory", "recording"]
+KINDS = ["auto", "wreq", "aiohttp", "memory", "recording"]
 
 
 @pytest.fixture(params=KINDS)

@@ -11,6 +11,7 @@ from anychat.errors import ConfigError, MissingDependency, TimedOut, Unsupported
 from anychat.transport import Timeouts, TransportOptions, create, read, shared
 from anychat.transport.aiohttp import AiohttpTransport
 from anychat.transport.http import HttpTransport
+from anychat.transport.usual import UsualTransport
 from anychat.wire import Request
 from tests.transport.conftest import LONG, SHORT
 from tests.transport.server import Conn, Got, Server, full_backlog
@@ -22,12 +23,12 @@ def _no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_which_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(create(), HttpTransport)
+    assert isinstance(create(), UsualTransport)
     assert isinstance(create(kind="aiohttp"), AiohttpTransport)
     monkeypatch.setenv("ANYCHAT_TRANSPORT", "aiohttp")
     assert isinstance(create(), AiohttpTransport)
     assert isinstance(create(kind="wreq"), HttpTransport)
-    with pytest.raises(ConfigError, match="no transport 'carrier pigeon', only wreq, aiohttp"):
+    with pytest.raises(ConfigError, match="no transport 'carrier pigeon', only auto, wreq, aiohttp"):
         create(kind="carrier pigeon")
 
 

@@ -34,7 +34,7 @@ SCHEMES = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"]
 
 def _credentials(kind: str, scheme: str) -> str:
     """What this transport may be given for this kind of proxy: wreq tells SOCKS4 no user."""
-    return "" if kind == "wreq" and scheme.startswith("socks4") else CREDENTIALS
+    return "" if kind != "aiohttp" and scheme.startswith("socks4") else CREDENTIALS
 
 
 def _handler(scheme: str) -> str:

@@ -133,7 +133,7 @@ _OPTIONS = (
     click.option("--ca", "ca", type=_file, default=None, help="CA certificates to trust instead of the system's, PEM."),
     click.option("--insecure", is_flag=True, help="Do not check certificates."),
     click.option("--impersonate", default=None, metavar="PROFILE", help="Browser profile, such as chrome131."),
-    click.option("--transport", type=click.Choice(["wreq", "aiohttp"]), default=None, help="HTTP library."),
+    click.option("--transport", type=click.Choice(["auto", "wreq", "aiohttp"]), default=None, help="HTTP library."),
     click.option("--lenient", is_flag=True, help="Drop what the provider cannot honour, with a notice."),
 )
 

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 KINDS = {
+    "auto": "anychat.transport.usual:UsualTransport",
     "wreq": "anychat.transport.http:HttpTransport",
     "aiohttp": "anychat.transport.aiohttp:AiohttpTransport",
 }
@@ -34,7 +35,7 @@ _lock = threading.Lock()
 
 
 def create(options: TransportOptions = TransportOptions(), kind: str | None = None) -> Transport:
-    """A new transport: `kind`, else the environment's `ANYCHAT_TRANSPORT`, else wreq.
+    """A new transport: `kind`, else the environment's `ANYCHAT_TRANSPORT`, else "auto".
 
     Raises `ConfigError` for an unknown kind or wrong options, `UnsupportedFeature` for options that
     this kind cannot honour, `MissingDependency` when its package is not installed.
@@ -58,7 +59,7 @@ def shared(options: TransportOptions = TransportOptions(), kind: str | None = No
 
 
 def _kind(kind: str | None) -> str:
-    return kind or os.environ.get("ANYCHAT_TRANSPORT") or "wreq"
+    return kind or os.environ.get("ANYCHAT_TRANSPORT") or "auto"
 
 
 def _after_fork() -> None:

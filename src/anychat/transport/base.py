@@ -96,6 +96,9 @@ async def read(exchange: Exchange, limit: int) -> bytes:
     """The whole body. Raises `RemoteProtocolError` when it is longer than `limit` bytes; closes the exchange."""
     pieces = []
     size = 0
+    at_once = getattr(exchange, "at_once", None)
+    if at_once is not None and (whole := at_once()) is not None and len(whole) <= limit:
+        return bytes(whole)
     try:
         async for piece in exchange:
             size += len(piece)

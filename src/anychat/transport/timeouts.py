@@ -49,10 +49,10 @@ class Watch:
         "_young",
     )
 
-    def __init__(self, what: str, timeouts: Timeouts) -> None:
+    def __init__(self, what: str, timeouts: Timeouts, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._what = what
         self._timeouts = timeouts
-        self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop() if loop is None else loop
         self._since = self._loop.time()
         self._until = inf if timeouts.total is None else self._since + timeouts.total
         if timeouts.deadline is not None:
@@ -67,6 +67,11 @@ class Watch:
         self._nursery = lasting(self._loop)
         self._young = self._grown = False
         self._arm(self._deadline())
+
+    def check(self) -> None:
+        """Raises `TimedOut` when the whole has taken too long; for what need not wait."""
+        if self._until < inf and self._loop.time() >= self._until:
+            raise self.error("total")
 
     def begin(self) -> None:
         """The running task waits from here. Raises `TimedOut` when the whole has taken too long already."""
