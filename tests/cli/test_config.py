@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-VARIABLES = ("ANYCHAT_ADMIN_KEY", "LOCAL_KEY", "GROQ_API_KEY")
+VARIABLES = ("LEDGER_PASSWORD", "ANYCHAT_ADMIN_KEY", "LOCAL_KEY", "GROQ_API_KEY")
 
 
 @pytest.fixture(autouse=True)
@@ -68,10 +68,10 @@ def test_the_settings_that_init_offers_are_right(run, full):
 
 def test_init_offers_the_defaults(run, full):
     rows = json.loads(run("config", "show", "--json").stdout)
-    offered = {row["key"]: row["value"] for row in rows if row["key"].startswith("gateway.")}
+    offered = {row["key"]: row["value"] for row in rows if row["key"].startswith(("gateway.", "ledger."))}
     full.write_text("")
     defaults = {row["key"]: row["value"] for row in json.loads(run("config", "show", "--json").stdout)}
-    del offered["gateway.admin_key"], offered["gateway.cors.origins"]
+    del offered["ledger.url"], offered["gateway.admin_key"], offered["gateway.cors.origins"]
     assert offered == {key: value for key, value in defaults.items() if key in offered}
     assert offered.keys() == defaults.keys()
 

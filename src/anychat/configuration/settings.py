@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from anychat.configuration.checking import Checker, fields_of
 from anychat.configuration.problems import InvalidSettings, KeyPath, Problem, dotted, unknown
 from anychat.configuration.providers import check_provider, check_route
 from anychat.configuration.reading import Document, Origin, read_document
-from anychat.configuration.tables import GatewayTable, ProviderTable, Route
+from anychat.configuration.tables import GatewayTable, LedgerTable, PriceTable, ProviderTable, Route
 from anychat.egress.allowed import Allowed
 from anychat.errors import ConfigError
 
@@ -20,13 +20,16 @@ __all__ = ["ENVIRONMENT_PREFIX", "Settings", "environment_names", "find_config"]
 ENVIRONMENT_PREFIX = "ANYCHAT_GATEWAY__"
 """Two underscores part the keys: `ANYCHAT_GATEWAY__LIMITS__DEPTH`. Kubernetes makes up names with single ones."""
 _NAME = "anychat.toml"
-_TABLES = ("gateway", "providers", "routes")
+_TABLES = ("gateway", "ledger", "prices", "providers", "routes")
 
 
 class Settings(Struct, frozen=True, kw_only=True):
     """What a configuration says, checked. Nothing of it changes; a reload makes another one."""
 
     gateway: GatewayTable = GatewayTable()
+    ledger: LedgerTable = LedgerTable()
+    prices: dict[str, PriceTable] = field(default_factory=dict)
+    """Pattern of a target or model -> its price."""
     providers: dict[str, ProviderTable] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=dict)
     file: Path | None = None
@@ -122,9 +125,12 @@ def _checked(document: Document, environ: Mapping[str, str]) -> dict[str, Any]:
     named = {key: _named_tables(document, key) for key in ("providers", "routes")}
     providers = {name: check_provider(checker, name, row, environ) for name, row in named["providers"].items()}
     routes = {name: check_route(checker, name, row, providers) for name, row in named["routes"].items()}
+    ledger = _placed(checker.table(("ledger",), tree.get("ledger", {}), LedgerTable), document.file)
+    rows = _named_tables(document, "prices")
+    prices = {name: checker.table(("prices", name), row, PriceTable) for name, row in rows.items()}
     if document.problems:
         raise InvalidSettings(sorted(document.problems, key=_place))
-    return {"gateway": gateway, "providers": providers, "routes": routes}
+    return {"gateway": gateway, "ledger": ledger, "prices": prices, "providers": providers, "routes": routes}
 
 
 def _check_egress(document: Document, gateway: GatewayTable | None) -> None:
@@ -133,6 +139,13 @@ def _check_egress(document: Document, gateway: GatewayTable | None) -> None:
             Allowed((entry,))
         except ConfigError as error:
             document.problem(("gateway", "egress", "allow", at), str(error))
+
+
+def _placed(ledger: LedgerTable | None, file: str) -> LedgerTable | None:
+    """With a file's name in full: it counts from the folder of the configuration."""
+    if ledger is None or ledger.url in ("", "off") or "://" in ledger.url:
+        return ledger
+    return structs.replace(ledger, url=os.fspath((Path(file).parent / Path(ledger.url).expanduser()).absolute()))
 
 
 def _place(problem: Problem) -> tuple[bool, int]:

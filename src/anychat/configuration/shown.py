@@ -59,6 +59,9 @@ class _Showing:
 
     def all(self) -> Iterator[Shown]:
         yield from self._table(("gateway",), self._settings.gateway)
+        yield from self._table(("ledger",), self._settings.ledger)
+        for pattern, price in self._settings.prices.items():
+            yield from self._table(("prices", pattern), price)
         for name, provider in self._settings.providers.items():
             yield from self._table(("providers", name), provider)
             for key in provider.options:
@@ -91,6 +94,8 @@ class _Showing:
         origin = self._settings.origins.get(path, Origin())
         if len(path) == 3 and path[0] == "providers" and path[2] in _ADDRESSES and value and not origin.secret:
             return _ADDRESSES[str(path[2])](value)
+        if path == ("ledger", "url") and not origin.secret:
+            return _without_password(_without_query(value)) if "://" in value else value
         # Headers are how credentials are sent; their names say enough.
         is_headers = len(path) == 3 and path[0] == "providers" and path[2] == "headers"
         secret = secret or origin.secret or is_headers or _is_named_secret(path)

@@ -9,8 +9,10 @@ __all__ = [
     "Cors",
     "EgressTable",
     "GatewayTable",
+    "LedgerTable",
     "LimitsTable",
     "LogTable",
+    "PriceTable",
     "ProviderTable",
     "Route",
     "TimeoutsTable",
@@ -25,6 +27,7 @@ Text = Annotated[str, Meta(description="a text")]
 Yes = Annotated[bool, Meta(description="true or false")]
 Seconds = Annotated[float, Meta(gt=0, description="a number of seconds above 0")]
 Count = Annotated[int, Meta(ge=1, description="a whole number from 1 on")]
+Dollars = Annotated[float, Meta(ge=0, description="a number of US dollars, 0 or more")]
 Bytes = Annotated[int, Meta(ge=1024, description="a number of bytes, at least 1024")]
 
 
@@ -113,6 +116,33 @@ class GatewayTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return _shown(self, hidden=self.hidden | {"admin_key"}, leave_out=frozenset({"hidden"}))
 
 
+class LedgerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[ledger]`: where requests, attempts and callers' keys are written down."""
+
+    url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:(?:sqlite|postgres|postgresql)://.*|(?!.*://).*)$",
+            description='a file, an address such as "postgresql://user:password@host/name", or "off"',
+            extra=SECRET,
+        ),
+    ] = ""
+    """Empty for the file in the user's data folder."""
+    retention_days: Annotated[float, Meta(ge=0, description="a number of days, 0 for ever")] = 90.0
+
+    def __repr__(self) -> str:
+        return _shown(self, hidden=frozenset({"url"} if "://" in self.url else ()))
+
+
+class PriceTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[prices."PATTERN"]`: US dollars for a million tokens of a target, or of a model wherever it is."""
+
+    input: Dollars
+    output: Dollars
+    cached: Annotated[float | None, Meta(ge=0, description="a number of US dollars, 0 or more")] = None
+    """For tokens of the input that the service had in its cache; None for the price of `input`."""
+
+
 class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[providers.NAME]`, with the name and what it stands for filled in.
 
@@ -173,7 +203,9 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return tuple(dict.fromkeys(key for key in (self.api_key, *self.api_keys) if key)) or ("",)
 
     def __repr__(self) -> str:
-        secret = {"api_key", "api_keys", "cookies", "proxy", "headers", "options"} | ({"url"} if "?" in self.url else set())
+        secret = {"api_key", "api_keys", "cookies", "proxy", "headers", "options"} | (
+            {"url"} if "?" in self.url else set()
+        )
         return _shown(self, hidden=self.hidden | secret, leave_out=frozenset({"hidden"}))
 
     def __rich_repr__(self) -> list[tuple[str, str]]:

@@ -51,7 +51,7 @@ class PostgresDatabase:
         self._inserts: dict[str, str] = {}
         try:
             # What the URL says beats what is set here.
-            settings = {**_CONNECTING, **psycopg.conninfo.conninfo_to_dict(url)}
+            settings: dict[str, Any] = {**_CONNECTING, **psycopg.conninfo.conninfo_to_dict(url)}
             address = psycopg.conninfo.make_conninfo("", **settings)
         except psycopg.ProgrammingError:
             # The cause would show the URL, password and all.
