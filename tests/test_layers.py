@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "sites": _CORE | {"providers", "sites", "requests"},
     "registry": _CORE | {"providers", "sites"},
     "completions": {"errors", "chat"},
+    "routing": _LIBRARY | {"routing"},
     "client": _LIBRARY,
     "testing": _PURE | {"protocols", "cookies", "transport", "registry", "sites.apis", "testing"},
     "demo": _PURE | {"testing", "demo"},
@@ -46,6 +47,9 @@ ALLOWED: dict[str, set[str]] = {
 """Area (the first part of a module's name below `anychat`) -> the areas or modules it may import."""
 
 PURE_AREAS = ("errors", "chat", "wire", "decoding", "protocols")
+
+PURE_ROUTING = ("kinds", "health", "policy", "seam")
+"""Of routing only the decisions are pure; what carries them out is not."""
 
 IMPURE = {"asyncio", "concurrent", "multiprocessing", "os", "pathlib", "random", "secrets", "select", "shutil"}
 IMPURE |= {"signal", "socket", "ssl", "subprocess", "tempfile", "threading", "time", "uuid"}
@@ -143,7 +147,16 @@ def test_the_table_itself_has_no_way_back():
     assert "protocols" not in ALLOWED["session"]
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if _area(name) in PURE_AREAS])
+_PURE_ROUTING = {f"anychat.routing.{name}" for name in PURE_ROUTING}
+
+
+@pytest.mark.parametrize("module", sorted(_PURE_ROUTING & set(MODULES)))
+def test_the_decisions_of_routing_know_only_errors_and_each_other(module):
+    ours = {name for name in _imports(module) if name.partition(".")[0] == "anychat"}
+    assert ours <= _PURE_ROUTING | {"anychat.errors", "anychat.chat"}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if _area(name) in PURE_AREAS or name in _PURE_ROUTING])
 def test_a_pure_module_reaches_neither_socket_clock_randomness_nor_environment(module):
     names = {part for name in _imports(module) for part in (name, name.partition(".")[0])}
     assert sorted(names & IMPURE) == []
