@@ -1,0 +1,65 @@
+"""A `redis-server` of the test's own, on a socket in its folder."""
+
+import asyncio
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+__all__ = ["PROGRAM", "Server", "eventually", "running_server"]
+
+PROGRAM = shutil.which("redis-server") or shutil.which("valkey-server")
+
+
+class Server:
+    """The server as a process that can be stopped, killed and started again; it keeps nothing on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = folder / "s"
+        self.url = f"unix://{self.socket}"
+        self._log = folder / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> None:
+        assert PROGRAM is not None
+        self.socket.unlink(missing_ok=True)
+        settings = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--appendonly", "no", *options]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen([PROGRAM, *settings], stdout=log, stderr=subprocess.STDOUT)
+
+    def kill(self) -> None:
+        self.tell(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    def tell(self, number: signal.Signals) -> None:
+        """Send it a signal: SIGSTOP makes it a server that answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+@contextmanager
+def running_server() -> Iterator[Server]:
+    if PROGRAM is None:
+        pytest.skip("neither redis-server nor valkey-server is installed (Debian: apt-get install redis-server)")
+    # A path of its own: that of a test is often longer than a socket's may be.
+    with tempfile.TemporaryDirectory(prefix="anychat-") as folder:
+        server = Server(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+async def eventually(holds: Callable[[], bool], what: str) -> None:
+    """Wait until something holds that happens in the background."""
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(0.01)
+    assert holds(), what
