@@ -24,6 +24,8 @@ ALLOWED: dict[str, set[str]] = {
     "cookies": {"errors", "wire"},
     "transport": {"errors", "wire", "cookies", "transport"},
     "egress": {"errors", "wire", "transport", "egress"},
+    "discovery": _PURE | {"protocols", "discovery"},
+    "discover": {"errors", "wire", "cookies", "transport", "discovery"},
     "blocking": {"errors"},
     "session": _PURE | {"protocols.base", "protocols.forgiving", "cookies", "transport"},
     "requests": _PURE | {"cookies", "transport", "session", "blocking", "providers"},
@@ -33,20 +35,22 @@ ALLOWED: dict[str, set[str]] = {
     "completions": {"errors", "chat"},
     "routing": _LIBRARY | {"routing"},
     "client": _LIBRARY,
-    "testing": _PURE | {"protocols", "cookies", "transport", "registry", "sites.apis", "testing"},
+    "testing": _PURE | {"protocols", "cookies", "transport", "registry", "sites.apis", "discovery", "testing"},
     "demo": _PURE | {"testing", "demo"},
     "configuration": _LIBRARY | {"configuration", "egress"},
     "state": {"errors", "state"},
     "access": {"errors", "state", "access"},
     "ledger": {"errors", "access.keys", "ledger"},
     "gateway": _LIBRARY | {"configuration", "gateway", "ledger", "egress", "state", "access"},
-    "cli": _LIBRARY | {"configuration", "gateway", "egress", "testing", "demo", "cli", "ledger", "state", "access"},
+    "cli": _LIBRARY
+    | {"configuration", "gateway", "egress", "testing", "demo", "cli", "ledger", "state", "access"}
+    | {"discovery", "discover"},
     # Loads its names at their first use; the type checker alone sees these imports.
     "": _LIBRARY,
 }
 """Area (the first part of a module's name below `anychat`) -> the areas or modules it may import."""
 
-PURE_AREAS = ("errors", "chat", "wire", "decoding", "protocols")
+PURE_AREAS = ("errors", "chat", "wire", "decoding", "protocols", "discovery")
 
 PURE_ROUTING = ("kinds", "health", "policy", "seam")
 """Of routing only the decisions are pure; what carries them out is not."""
@@ -70,7 +74,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "psycopg": ("anychat.ledger.postgres",),
     "rich": ("anychat.cli",),
     "redis": ("anychat.state.link",),
-    "selectolax": ("anychat.protocols",),
+    "selectolax": ("anychat.protocols", "anychat.discovery"),
     "uvloop": ("anychat.gateway.serve",),
     "wreq": ("anychat.transport.http",),
     "yarl": ("anychat.transport.aiohttp",),
