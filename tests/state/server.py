@@ -60,6 +60,6 @@ def running_server() -> Iterator[Server]:
 async def eventually(holds: Callable[[], bool], what: str) -> None:
     """Wait until something holds that happens in the background."""
     async with asyncio.timeout(30):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - what happens has no event to wait for
             await asyncio.sleep(0.01)
     assert holds(), what
