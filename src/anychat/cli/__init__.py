@@ -19,9 +19,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "providers": ("anychat.cli.listing:list_providers", "List the providers and what each supports."),
     "models": ("anychat.cli.listing:list_models", "List the models and which providers have them."),
     "serve": ("anychat.cli.serve:serve", "Serve the providers of anychat.toml behind the OpenAI and Anthropic APIs."),
+    "usage": ("anychat.cli.usage:usage", "Add up requests, tokens and costs of the gateway."),
+    "logs": ("anychat.cli.logs:logs", "Show what the gateway was asked, and each attempt of a request."),
+    "usage": ("anychat.cli.usage:usage", "Add up requests, tokens and costs of the gateway."),
+    "logs": ("anychat.cli.logs:logs", "Show what the gateway was asked, and each attempt of a request."),
     "demo": ("anychat.cli.demo:demo", "See five services answer, played by a local server."),
     "init": ("anychat.cli.init:init", "Write a commented configuration of the gateway."),
     "config": ("anychat.cli.config:config", "Check the configuration, or show what is in force."),
+    "recipe": ("anychat.cli.recipe:recipe", "Make a recipe of a HAR file or a curl command."),
     "decode": ("anychat.cli.decode:decode", "Print what the chat answers in recordings mean."),
 }
 """Name -> where it stands and its one-line help, so that `anychat --help` imports none of them."""

@@ -93,8 +93,8 @@ class RequestFilter(Struct, frozen=True, kw_only=True):
     """The target that answered, or one that was asked: PROVIDER/MODEL, or PROVIDER for all of its models."""
     errors: bool = False
     """Only those that ended in an error."""
-    after: tuple[int, str] | None = None
-    """Only those behind this place in the order of time: microseconds and uid."""
+    ended_since: float | None = None
+    """Only those that ended then or later. Requests are written when they end, in no order of their beginnings."""
 
 
 def requests(database: Database, wanted: RequestFilter, limit: int | None = None) -> list[RequestRow]:
@@ -115,9 +115,9 @@ def requests(database: Database, wanted: RequestFilter, limit: int | None = None
         values += [wanted.target, len(wanted.target) + 1, f"{wanted.target}/"]
     if wanted.errors:
         where.append("error <> ''")
-    if wanted.after is not None:
-        where.append("(at > ? OR (at = ? AND uid > ?))")
-        values += [wanted.after[0], *wanted.after]
+    if wanted.ended_since is not None:
+        where.append("at + total_ms * 1000 >= ?")
+        values.append(_micros(wanted.ended_since))
     cut = "" if limit is None else f" LIMIT {int(limit)}"
     found = _rows(database, REQUESTS, RequestRow, f"{_where(where)} ORDER BY at DESC, uid DESC{cut}", values)
     return found[::-1]
