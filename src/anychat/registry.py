@@ -5,6 +5,7 @@ point group `anychat.providers` (name -> class), and programs through `register`
 """
 
 import warnings
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 from anychat.errors import ConfigError, ModelNotFound
 from anychat.protocols import create
-from anychat.protocols.base import Site
+from anychat.protocols.base import ChatProtocol, Site
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ProviderWarning",
+    "configured",
     "endpoint",
     "get_provider",
     "provider_names",
@@ -146,4 +148,13 @@ def endpoint(url: str, protocol: str, *, api_key: str = "", **options: object) -
 
     url = checked_url(url, "base_url")
     name = urlsplit(url).netloc
-    return Site(name=name, url=url, protocol=create(protocol, dict(options)), api_key=api_key)
+    return Site(name=name, url=url, protocol=configured(protocol, options), api_key=api_key)
+
+
+def configured(protocol: str, options: Mapping[str, object]) -> ChatProtocol:
+    """A protocol with its options; those of a recipe's file are read here. Raises `ConfigError`."""
+    if protocol != "recipe":
+        return create(protocol, dict(options))
+    from anychat.recipes.files import with_file
+
+    return create(protocol, with_file(options))

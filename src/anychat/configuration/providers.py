@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,9 +17,10 @@ from anychat.configuration.reading import Origin
 from anychat.configuration.tables import ProviderTable, Route
 from anychat.cookies import load_cookies
 from anychat.errors import AnychatError, ConfigError
-from anychat.protocols import PROTOCOLS, create, load
+from anychat.protocols import PROTOCOLS, load
 from anychat.providers import AbstractProvider, checked_url
-from anychat.registry import get_provider, provider_names
+from anychat.recipes.files import read_recipe
+from anychat.registry import configured, get_provider, provider_names
 from anychat.sites.apis import Api, apis
 from anychat.transport import TransportOptions
 from anychat.transport import create as create_transport
@@ -100,13 +102,29 @@ class _ProviderCheck:
         return None
 
     def _protocol(self, protocol: str) -> str | None:
-        if "url" not in self._row:
+        if protocol == "recipe" and "url" not in self._row:
+            self._found["url"] = self._address_of_recipe()
+        elif "url" not in self._row:
             other = f' (or service = "{protocol}", without protocol)' if protocol in apis() else ""
             self._problem(("url",), f"is missing: the address at which the protocol is spoken{other}")
         if protocol in PROTOCOLS:
             return protocol
         self._problem(("protocol",), unknown(f'there is no protocol "{protocol}"', protocol, list(PROTOCOLS)))
         return None
+
+    def _address_of_recipe(self) -> str:
+        """The address that the recipe's own file gives; empty, and noted, when it gives none."""
+        name = self._row.get("recipe")
+        file = Path(self._document.file).parent / Path(name).expanduser() if isinstance(name, str) else None
+        if file is not None and not file.is_file():
+            return ""  # told where the option is checked
+        try:
+            url = read_recipe(file, self._environ).url if file is not None else ""
+        except ConfigError:
+            return ""  # told where the options are checked together
+        if not url:
+            self._problem(("url",), "is missing: the address of the site, here or in the recipe's file")
+        return url
 
     def _service(self, name: str) -> str | None:
         if name not in apis():
@@ -161,7 +179,9 @@ class _ProviderCheck:
             return
         self._found["options"] = good = msgspec.to_builtins(good)
         try:
-            create(protocol, self._inherited() | good)
+            configured(protocol, self._inherited() | good)
+            if protocol == "recipe" and not ("recipe" in good or "request" in good):
+                self._problem(("recipe",), "is missing: the file of the recipe, or a table [request] here")
         except ConfigError as error:
             self._blame(str(error), good)
 

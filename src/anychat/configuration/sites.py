@@ -10,7 +10,7 @@ from anychat.cookies import load_cookies
 from anychat.protocols import create
 from anychat.protocols.base import Site
 from anychat.providers import Access
-from anychat.registry import get_provider
+from anychat.registry import configured, get_provider
 from anychat.sites.apis import api_site
 
 __all__ = ["provider_site", "public_models"]
@@ -47,7 +47,7 @@ def _site(row: ProviderTable) -> Site:
         return _of_class(row)
     if row.service:
         return api_site(row.service, {}, url=row.url, options=row.options)
-    return Site(name=row.name, url=row.url, protocol=create(row.protocol, row.options))
+    return Site(name=row.name, url=row.url, protocol=configured(row.protocol, row.options))
 
 
 def _of_class(row: ProviderTable) -> Site:

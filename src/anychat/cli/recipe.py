@@ -1,0 +1,165 @@
+"""`anychat recipe`: from recorded traffic to a recipe."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from anychat.chat import Delta
+from anychat.cli.failures import debug_option
+from anychat.cli.render import for_output, printable
+from anychat.client import AsyncClient
+from anychat.errors import ConfigError
+from anychat.recipes.asking import run_once
+from anychat.recipes.curl import is_curl, parse_curl
+from anychat.recipes.draft import Draft
+from anychat.recipes.files import with_file
+from anychat.recipes.har import read_har
+from anychat.recipes.infer import infer
+from anychat.recipes.traffic import Exchange
+from anychat.recipes.writing import to_toml
+from anychat.transport import TransportOptions, create
+from anychat.wire import Head
+
+__all__ = ["as_json", "draft_of", "is_traffic", "recipe", "try_draft"]
+
+
+@click.command()
+@click.argument("source", metavar="TRAFFIC")
+@click.option("--question", default="", metavar="TEXT", help="What was asked in the recording; else it is guessed.")
+@click.option(
+    "--answer",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    metavar="FILE",
+    help="The response to a curl command, so that it is not run.",
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Write the recipe there.")
+@click.option("--try", "trial", default="", metavar="TEXT", help="Ask this with the recipe, and print the answer.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print what was found as JSON.")
+@debug_option
+def recipe(source: str, question: str, answer: Path | None, out: Path | None, trial: str, json_wanted: bool) -> None:
+    """Make a recipe of recorded traffic: a HAR file, or a curl command in a file, as text or on standard input (-).
+
+    The recipe goes to standard output or to the file of --out; how sure it is of each part, and
+    what it ignored, to standard error. A curl command is run once, to see its answer.
+
+    \b
+    anychat recipe chat.har --out chat.toml
+    anychat recipe chat.har --try "Another question"
+    """
+    draft = asyncio.run(draft_of(source, question=question, answer=answer))
+    if out is not None:
+        _write(out, to_toml(draft))
+    if json_wanted:
+        click.echo(msgspec.json.encode(as_json(draft)).decode())
+    elif out is None:
+        click.echo(to_toml(draft), nl=False)
+    if not json_wanted:
+        for line in _told(draft):
+            click.echo(printable(line), err=True)
+    if trial:
+        said = asyncio.run(try_draft(draft, trial))
+        click.echo(for_output(said), err=json_wanted)
+
+
+def is_traffic(source: str) -> bool:
+    """Whether a target is a HAR file or a curl command, in a file or as it stands."""
+    if is_curl(source):
+        return True
+    try:
+        start = Path(source).read_bytes()[:4096]
+    except (OSError, ValueError):
+        return False
+    text = start.decode("utf-8", "replace").removeprefix("\ufeff")
+    return is_curl(text) or (text.lstrip().startswith("{") and '"log"' in text)
+
+
+async def draft_of(source: str, *, question: str = "", answer: Path | None = None) -> Draft:
+    """The recipe of a HAR file or a curl command (the text itself, a file with it, or `-`).
+
+    Raises `ConfigError` for traffic that cannot be read or has no question in it, and what the
+    transport raises when the command is run.
+    """
+    data = _source(source)
+    text = data.decode("utf-8", "replace")
+    if not is_curl(text.removeprefix("\ufeff")):
+        if answer is not None:
+            raise ConfigError("--answer goes with a curl command; a HAR file has the answers in it")
+        return infer(read_har(data), question)
+    request = parse_curl(text.removeprefix("\ufeff"))
+    if answer is not None:
+        head = Head(200, {}, (), request.url)
+        return infer([Exchange(request=request, head=head, body=answer.read_bytes())], question)
+    exchanges = await run_once(request, create(TransportOptions()))
+    head_now = exchanges[-1].head
+    if head_now is not None and head_now.status >= 400:
+        text = exchanges[-1].body[:200].decode("utf-8", "replace")
+        raise ConfigError(
+            f"the command was run once and got status {head_now.status}: {printable(text)}; copy it anew from the "
+            "browser, or give the response with --answer FILE"
+        )
+    return infer(exchanges, question)
+
+
+async def try_draft(draft: Draft, question: str) -> str:
+    """The answer to a question that the recipe asks, with the recorded secrets. Raises what asking raises."""
+    async with AsyncClient(base_url=draft.url, protocol="recipe", **_with_secrets(draft)) as client:
+        events = client.events(model="", messages=[{"role": "user", "content": question}])
+        return "".join([event.text async for event in events if isinstance(event, Delta)])
+
+
+def _with_secrets(draft: Draft) -> dict[str, Any]:
+    text = msgspec.json.encode(draft.options).decode()
+    for name, value in draft.secrets.items():
+        text = text.replace(f"${{{name}}}", msgspec.json.encode(value).decode()[1:-1])
+    options: dict[str, Any] = msgspec.json.decode(text)
+    return with_file(options)
+
+
+def as_json(draft: Draft) -> dict[str, Any]:
+    """What was found, for JSON; without the recorded secrets."""
+    return {
+        "url": draft.url,
+        "sure": round(draft.sure, 2),
+        "question": draft.question,
+        "answer": draft.answer,
+        "parts": msgspec.to_builtins(draft.parts),
+        "ignored": msgspec.to_builtins(draft.ignored),
+        "variables": draft.variables,
+        "recipe": draft.options,
+    }
+
+
+def _told(draft: Draft) -> Iterable[str]:
+    yield f"question: {draft.question[:100]}"
+    yield f"answer:   {draft.answer[:100]}"
+    for part in draft.parts:
+        yield f"{part.sure:4.0%}  {part.name}: {part.reason}"
+    for ignored in draft.ignored:
+        yield f"ignored {ignored.what}: {ignored.reason}"
+
+
+def _source(source: str) -> bytes:
+    if is_curl(source):
+        return source.encode("utf-8", "replace")
+    if source == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{source}: {error.strerror or error}") from error
+
+
+def _write(file: Path, text: str) -> None:
+    """Write the file; only its owner may read it, since recipes may hold what their owner wrote into them."""
+    try:
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as opened:
+            opened.write(text)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror or error}") from error

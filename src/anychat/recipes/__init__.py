@@ -1,0 +1,3 @@
+"""From the traffic of an unknown chat API to a recipe that asks it."""
+
+__all__: list[str] = []
