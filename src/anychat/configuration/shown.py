@@ -14,7 +14,7 @@ from anychat.configuration.settings import Settings
 from anychat.configuration.tables import ProviderTable
 from anychat.transport.addresses import without_credentials
 
-__all__ = ["HIDDEN", "Shown", "show", "show_toml"]
+__all__ = ["HIDDEN", "Shown", "show", "show_toml", "toml_value"]
 
 HIDDEN = "…"
 """Stands for a secret."""
@@ -40,7 +40,7 @@ def show_toml(settings: Settings) -> str:
     """All settings in force as TOML with a comment at each."""
     lines: list[str] = []
     header = ""
-    rows = [(shown, f"{dotted(shown.path[-1:])} = {_toml(shown.value)}") for shown in show(settings)]
+    rows = [(shown, f"{dotted(shown.path[-1:])} = {toml_value(shown.value)}") for shown in show(settings)]
     width = min(56, max((len(text) for _, text in rows), default=0))
     for shown, text in rows:
         if (table := dotted(shown.path[:-1])) != header:
@@ -94,7 +94,7 @@ class _Showing:
         origin = self._settings.origins.get(path, Origin())
         if len(path) == 3 and path[0] == "providers" and path[2] in _ADDRESSES and value and not origin.secret:
             return _ADDRESSES[str(path[2])](value)
-        if path == ("ledger", "url") and not origin.secret:
+        if path in (("ledger", "url"), ("gateway", "state")) and not origin.secret:
             return _without_password(_without_query(value)) if "://" in value else value
         # Headers are how credentials are sent; their names say enough.
         is_headers = len(path) == 3 and path[0] == "providers" and path[2] == "headers"
@@ -146,7 +146,7 @@ _ADDRESSES: dict[str, Callable[[str], str]] = {"proxy": _without_password, "url"
 """Key of a provider -> how its address may be seen."""
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """A value on one line, as TOML writes it."""
     match value:
         case bool():
@@ -154,9 +154,9 @@ def _toml(value: Any) -> str:
         case str():
             return _quoted(value)
         case dict():
-            return "{ " + ", ".join(f"{dotted((key,))} = {_toml(below)}" for key, below in value.items()) + " }"
+            return "{ " + ", ".join(f"{dotted((key,))} = {toml_value(below)}" for key, below in value.items()) + " }"
         case list() | tuple():
-            return "[" + ", ".join(map(_toml, value)) + "]"
+            return "[" + ", ".join(map(toml_value, value)) + "]"
     return str(value)
 
 

@@ -1,0 +1,279 @@
+"""`anychat discover`: which assistants a page has, what they speak, and what stands in the way."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from msgspec import Struct, structs
+
+from anychat.chat import Delta, Notice
+from anychat.cli.discovered import print_findings, print_row
+from anychat.cli.failures import as_event, debug_option, describe
+from anychat.cli.render import for_output, printable
+from anychat.client import AsyncClient
+from anychat.configuration.adding import add_provider
+from anychat.configuration.settings import find_config
+from anychat.discover import USER_AGENT, Manners, Visitor
+from anychat.discover import discover as discover_page
+from anychat.discovery import Findings, Found, Page, Traffic, from_traffic, recognise
+from anychat.discovery.sight import is_address
+from anychat.errors import AnychatError, AssistantGone, ConfigError, ContextTooLong
+from anychat.recipes.curl import is_curl, parse_curl
+from anychat.recipes.har import read_har
+from anychat.transport import TransportOptions, create
+from anychat.wire import Request
+
+__all__ = ["Look", "discover", "look_at", "of_exchanges"]
+
+_FILE_BYTES = 256 << 20
+"""A HAR file of a long visit can be large."""
+_KEPT_HEADERS = frozenset({"accept-language", "authorization", "cookie"})
+"""What of a copied command goes along with the fetching of its page, to its own origin."""
+
+
+class Look(Struct, frozen=True):
+    """What a target was, and what was found there. `unknown` are exchanges with a chat that is not known."""
+
+    findings: Findings
+    unknown: tuple[Traffic, ...] = ()
+
+
+class _Way(Struct, frozen=True, kw_only=True):
+    """How the network is reached."""
+
+    options: TransportOptions
+    user_agent: str
+    crawl: int
+
+
+@click.command()
+@click.argument("target", metavar="TARGET")
+@click.option("--try", "question", default=None, metavar="QUESTION", help="Ask the assistant, and print its answer.")
+@click.option("--accept-consent", is_flag=True, help="Agree to what the site asks its visitors to agree to.")
+@click.option("--bot", default=None, metavar="ID", help="Only the assistant with this id or name.")
+@click.option(
+    "--save", "name", default=None, metavar="NAME", help="Write it as [providers.NAME] into the configuration."
+)
+@click.option(
+    "-c",
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="FILE",
+    help="The configuration for --save; else the one in force, or ./anychat.toml.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: `found` has all assistants, none is an empty list.")
+@click.option("--crawl", is_flag=True, help="Look at the pages linked from it too, two links deep, heeding robots.txt.")
+@click.option(
+    "--api-key",
+    default=None,
+    envvar="ANYCHAT_API_KEY",
+    show_envvar=True,
+    metavar="KEY",
+    help="Key for --try, of an API.",
+)
+@click.option("--user-agent", default=None, metavar="TEXT", help=f"Who asks, instead of {USER_AGENT!r}.")
+@click.option(
+    "--proxy", default=None, envvar="ANYCHAT_PROXY", show_envvar=True, metavar="URL", help="As of `anychat ask`."
+)
+@click.option(
+    "--ca",
+    type=click.Path(exists=True, dir_okay=False),
+    default=None,
+    help="CA certificates to trust instead of the system's, PEM.",
+)
+@click.option("--insecure", is_flag=True, help="Do not check certificates.")
+@debug_option
+def discover(
+    target: str,
+    question: str | None,
+    accept_consent: bool,
+    bot: str | None,
+    name: str | None,
+    file: Path | None,
+    as_json: bool,
+    crawl: bool,
+    api_key: str | None,
+    user_agent: str | None,
+    proxy: str | None,
+    ca: str | None,
+    insecure: bool,
+) -> None:
+    """Find the chat assistants of a page.
+
+    TARGET is an address, a saved page (.html), a HAR file of a browser's network tab, a curl command
+    copied there (as one argument, or in a file), or - for one of these on standard input. Nothing is
+    asked of an assistant without --try.
+
+    \b
+    anychat discover https://shop.example/help
+    anychat discover saved.html --json
+    anychat discover https://shop.example --try "Are you open today?" --save shop
+    """
+    options = TransportOptions(proxy=proxy, verify=False if insecure else ca or True)
+    way = _Way(options=options, user_agent=user_agent or "", crawl=2 if crawl else 0)
+    look = asyncio.run(look_at(target, way))
+    findings = _chosen(look.findings, bot)
+    if (question is not None or name is not None) and not findings.found:
+        raise AssistantGone(_nothing(findings), missing="assistant")
+    tried = None
+    if question is not None and not as_json:
+        print_findings(findings, len(look.unknown))
+    if question is not None:
+        _check_question(findings.found[0], question, accept_consent)
+        asking = _ask(findings.found[0], question, options, api_key, show=not as_json)
+        tried = asyncio.run(asking)
+    if as_json:
+        _print_json(target, look, findings, tried)
+    elif question is None:
+        print_findings(findings, len(look.unknown))
+    if name is not None:
+        _save(findings.found[0], name, file)
+    if tried is not None and tried.error is not None:
+        raise tried.error
+
+
+# Looking
+
+
+async def look_at(target: str, way: _Way) -> Look:
+    """What a target shows: it is fetched when it is an address, else read. Raises `ConfigError` for what is neither."""
+    if is_address(target.strip()):
+        return Look(await _fetched(target.strip(), way, {}))
+    text = target if is_curl(target) else None
+    data = target.encode() if text is not None else _read(target)
+    if text is None and is_curl(head := data[:65536].decode("utf-8", "replace")):
+        text = data.decode("utf-8", "replace") if len(data) > 65536 else head
+    if text is not None:
+        return await _of_curl(parse_curl(text), way)
+    if data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
+        return of_exchanges([Traffic(one.request, one.head, one.body) for one in read_har(data)])
+    return Look(structs.replace(recognise(Page("", data), now=None), wanted=()))
+
+
+def of_exchanges(exchanges: list[Traffic]) -> Look:
+    """What recorded exchanges show; those with an unknown chat stand in `Look.unknown`."""
+    findings, unknown = from_traffic(exchanges)
+    return Look(findings, tuple(unknown))
+
+
+async def _of_curl(request: Request, way: _Way) -> Look:
+    """The page that a command fetches is fetched; a question that it asks is only read."""
+    if request.method in ("GET", "HEAD") and not request.body:
+        headers = {name: value for name, value in request.headers.items() if name in _KEPT_HEADERS}
+        agent = way.user_agent or request.headers.get("user-agent", "")
+        return Look(await _fetched(request.url, structs.replace(way, user_agent=agent), headers))
+    return of_exchanges([Traffic(request)])
+
+
+async def _fetched(url: str, way: _Way, headers: dict[str, str]) -> Findings:
+    agent = way.user_agent or USER_AGENT
+    transport = create(way.options)
+    try:
+        visitor = Visitor(transport, Manners(user_agent=agent, headers=headers))
+        return await discover_page(url, visitor.fetch, crawl=way.crawl, visitor=visitor, user_agent=agent)
+    finally:
+        await transport.aclose()
+
+
+def _read(target: str) -> bytes:
+    """The bytes of a file or of standard input. Raises `ConfigError`."""
+    if target == "-":
+        return sys.stdin.buffer.read(_FILE_BYTES)
+    try:
+        with Path(target).open("rb") as opened:
+            return opened.read(_FILE_BYTES)
+    except (OSError, ValueError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ConfigError(f"{target[:200]}: neither an address (http:// or https://) nor a file: {why}") from error
+
+
+def _chosen(findings: Findings, bot: str | None) -> Findings:
+    if bot is None or not findings.found:
+        return findings
+    fitting = tuple(one for one in findings.found if one.fits(bot))
+    if not fitting:
+        there = ", ".join(one.bot or one.protocol for one in findings.found)
+        raise ConfigError(f"--bot {bot}: no assistant of this page has that id; there are: {there}")
+    return structs.replace(findings, found=fitting)
+
+
+def _nothing(findings: Findings) -> str:
+    said = [missing.text for missing in findings.missing] or list(findings.hints)
+    return "; ".join(["no assistant was found", *said])
+
+
+# Asking
+
+
+class _Tried(Struct):
+    """An answer as it came, or the error that it ended in."""
+
+    bot: str
+    question: str
+    answer: str = ""
+    notices: list[str] = []
+    error: AnychatError | None = None
+
+
+def _check_question(found: Found, question: str, accept_consent: bool) -> None:
+    """Raises `ConfigError` where consent is needed and not given, `ContextTooLong` for a question over the limit."""
+    if found.consent and not accept_consent:
+        raise ConfigError(f"the site asks for consent ({printable(found.consent)}); agree to it with --accept-consent")
+    if found.limit is not None and not found.limit.allows(question):
+        length, unit = found.limit.length(question), found.limit.unit
+        raise ContextTooLong(f"the question has {length} {unit}, and the site takes {found.limit.most} at most")
+
+
+async def _ask(found: Found, question: str, way: TransportOptions, api_key: str | None, *, show: bool) -> _Tried:
+    """Ask through the ordinary session of the row that was found."""
+    row = dict(found.row)
+    models = row.pop("models", None)
+    model = row.pop("default_model", "") or (models[0] if models else "")
+    url, protocol = row.pop("url"), row.pop("protocol")
+    client = AsyncClient(
+        base_url=url, protocol=protocol, api_key=api_key, proxy=way.proxy, verify=way.verify, strict=False, **row
+    )
+    tried = _Tried(found.bot, question)
+    events = client.events(model=model, messages=[{"role": "user", "content": question}])
+    try:
+        async for event in events:
+            if isinstance(event, Delta):
+                tried.answer += event.text
+                if show:
+                    click.echo(for_output(event.text), nl=False)
+            elif isinstance(event, Notice) and event.kind != "status":
+                tried.notices.append(f"{event.kind}: {event.text}")
+    except AnychatError as error:
+        tried.error = error
+    finally:
+        await events.aclose()
+        await client.close()
+    if show and tried.answer:
+        click.echo()
+    return tried
+
+
+def _save(found: Found, name: str, file: Path | None) -> None:
+    place = file or find_config() or Path("anychat.toml")
+    add_provider(place, name, found.row)
+    print_row(f"{place}: has [providers.{name}] now; ask it as {name}/MODEL through `anychat serve`")
+
+
+def _print_json(target: str, look: Look, findings: Findings, tried: _Tried | None) -> None:
+    value: dict[str, Any] = {
+        "target": target if len(target) < 2000 else f"{target[:2000]}…",
+        "found": [msgspec.to_builtins(one) for one in findings.found],
+        "missing": msgspec.to_builtins(findings.missing),
+        "hints": findings.hints,
+        "unknown": [f"{one.request.method} {one.request.url}" for one in look.unknown],
+    }
+    if tried is not None:
+        error = None if tried.error is None else as_event(tried.error) | {"line": describe(tried.error)}
+        value["tried"] = {"bot": tried.bot, "question": tried.question, "answer": tried.answer}
+        value["tried"] |= {"notices": tried.notices, "error": error}
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

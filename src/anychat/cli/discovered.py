@@ -1,0 +1,74 @@
+"""What discovery found, for people: a table an assistant."""
+
+from collections.abc import Iterator
+
+import click
+
+from anychat.cli.render import printable
+from anychat.discovery import Findings, Found
+
+__all__ = ["print_findings", "print_row"]
+
+_KINDS = {"inline": "in the page", "popup": "in a popup", "api": "an API"}
+
+
+def print_findings(findings: Findings, unknown: int = 0) -> None:
+    """Print the assistants, then what is wrong with the page. `unknown` counts exchanges with an unknown chat."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        # In a pipe a line stays a line, however long.
+        console.width = 4000
+    for number, found in enumerate(findings.found, 1):
+        title = found.name or found.bot
+        head = (
+            f"{number}. {found.protocol}{f' {found.version}' if found.version else ''}{f': {title}' if title else ''}"
+        )
+        console.print(printable(head), style="bold")
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in _lines(found):
+            table.add_row(f"   {name}", printable(" ".join(value.split())))
+        console.print(table)
+    if not findings.found:
+        click.echo("no assistant was found")
+    for missing in findings.missing:
+        click.echo(printable(f"{missing.kind}: {missing.text}"))
+    for hint in () if findings.found else findings.hints:
+        click.echo(printable(f"hint: {hint}"))
+    if unknown:
+        click.echo(f"hint: {unknown} exchanges may be with a chat that is not known")
+
+
+def print_row(line: str) -> None:
+    """A line about what was written, beside the findings."""
+    click.echo(printable(line), err=True)
+
+
+def _lines(found: Found) -> Iterator[tuple[str, str]]:
+    yield "where", f"{_KINDS[found.kind]}{f', {found.page}' if found.page else ''}"
+    if found.bot:
+        yield "bot", found.bot
+    if found.greeting:
+        yield "greeting", found.greeting
+    if found.models:
+        yield "models", ", ".join(found.models[:8]) + (", …" if len(found.models) > 8 else "")
+    yield "streams", _yes(found.stream)
+    yield "guests", _yes(found.guests)
+    yield "uploads", ", ".join(found.uploads) or "none seen"
+    if found.limit is not None:
+        yield "limit", f"{found.limit.most} {found.limit.unit} a message"
+    if found.consent:
+        yield "consent", found.consent
+    for missing in found.missing:
+        yield "missing", f"{missing.kind}: {missing.text}"
+    for evidence in found.evidence:
+        yield "seen", f"{evidence.where}: {evidence.says}"
+    yield "row", ", ".join(f"{key} = {value!r}" for key, value in found.row.items())
+
+
+def _yes(value: bool | None) -> str:
+    return "not visible" if value is None else "yes" if value else "no"
