@@ -21,8 +21,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("anychat.cli.serve:serve", "Serve the providers of anychat.toml behind the OpenAI and Anthropic APIs."),
     "usage": ("anychat.cli.usage:usage", "Add up requests, tokens and costs of the gateway."),
     "logs": ("anychat.cli.logs:logs", "Show what the gateway was asked, and each attempt of a request."),
-    "usage": ("anychat.cli.usage:usage", "Add up requests, tokens and costs of the gateway."),
-    "logs": ("anychat.cli.logs:logs", "Show what the gateway was asked, and each attempt of a request."),
     "demo": ("anychat.cli.demo:demo", "See five services answer, played by a local server."),
     "init": ("anychat.cli.init:init", "Write a commented configuration of the gateway."),
     "config": ("anychat.cli.config:config", "Check the configuration, or show what is in force."),
