@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("anychat.cli.init:init", "Write a commented configuration of the gateway."),
     "config": ("anychat.cli.config:config", "Check the configuration, or show what is in force."),
     "recipe": ("anychat.cli.recipe:recipe", "Make a recipe of a HAR file or a curl command."),
+    "discover": ("anychat.cli.discover:discover", "Find the chat assistants of a page, and ask them."),
     "decode": ("anychat.cli.decode:decode", "Print what the chat answers in recordings mean."),
 }
 """Name -> where it stands and its one-line help, so that `anychat --help` imports none of them."""

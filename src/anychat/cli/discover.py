@@ -68,14 +68,7 @@ class _Way(Struct, frozen=True, kw_only=True):
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: `found` has all assistants, none is an empty list.")
 @click.option("--crawl", is_flag=True, help="Look at the pages linked from it too, two links deep, heeding robots.txt.")
-@click.option(
-    "--api-key",
-    default=None,
-    envvar="ANYCHAT_API_KEY",
-    show_envvar=True,
-    metavar="KEY",
-    help="Key for --try, of an API.",
-)
+@click.option("--api-key", default=None, metavar="KEY", help="Key for --try, where an API is found.")
 @click.option("--user-agent", default=None, metavar="TEXT", help=f"Who asks, instead of {USER_AGENT!r}.")
 @click.option(
     "--proxy", default=None, envvar="ANYCHAT_PROXY", show_envvar=True, metavar="URL", help="As of `anychat ask`."
@@ -236,7 +229,13 @@ async def _ask(found: Found, question: str, way: TransportOptions, api_key: str 
     model = row.pop("default_model", "") or (models[0] if models else "")
     url, protocol = row.pop("url"), row.pop("protocol")
     client = AsyncClient(
-        base_url=url, protocol=protocol, api_key=api_key, proxy=way.proxy, verify=way.verify, strict=False, **row
+        base_url=url,
+        protocol=protocol,
+        api_key=api_key if found.kind == "api" else None,
+        proxy=way.proxy,
+        verify=way.verify,
+        strict=False,
+        **row,
     )
     tried = _Tried(found.bot, question)
     events = client.events(model=model, messages=[{"role": "user", "content": question}])
