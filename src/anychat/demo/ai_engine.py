@@ -28,7 +28,7 @@ from anychat.demo.wordpress import (
 )
 from anychat.wire import Request
 
-__all__ = ["AiEngine"]
+__all__ = ["START", "AiEngine", "error"]
 
 POST_ID = 5
 _MAX_CHARACTERS = 512
@@ -38,9 +38,10 @@ _BANNED = "Your query has been rejected."
 _LIMIT = "You have reached the limit (check the Insights Tab > Limits > Guests)."
 _CUT = "Demo: cURL error 56: Recv failure: Connection reset by peer"
 
-_START = "/mwai/v1/start_session"
+START = "/mwai/v1/start_session"
+"""The route that gives a nonce, from version 2.4.4 on."""
 _ROUTES: dict[str, tuple[str, Step]] = {
-    _START: ("POST", "handshake"),
+    START: ("POST", "handshake"),
     "/mwai-ui/v1/chats/submit": ("POST", "chat"),
     "/mwai-ui/v1/discussions/list": ("POST", "other"),
     "/": ("GET", "other"),
@@ -92,7 +93,7 @@ class AiEngine:
     def _rest(self, visit: Visit) -> Reply:
         route = visit.path.removeprefix("/wp-json") or "/"
         off = "plugin-off" in visit.wanted
-        started = self._php_session(visit) if route == _START and not off else []
+        started = self._php_session(visit) if route == START and not off else []
         nonce = visit.header("x-wp-nonce")
         given = nonce or visit.query.get("_wpnonce", "")
         good = 0
@@ -101,20 +102,20 @@ class AiEngine:
             good = self.nonces.check(given, visit.wanted if visit.step == "chat" else {})
             if not good:
                 refused = [EXPIRES, _NO_STORE, *(header for header in started if header[0] == "Pragma")]
-                return _error(visit, 403, "rest_cookie_invalid_nonce", "Cookie check failed", refused)
+                return error(visit, 403, "rest_cookie_invalid_nonce", "Cookie check failed", refused)
         fresh = [*started, *([("X-WP-Nonce", self.nonces.current())] if good else [])]
         if "no-guests" in visit.wanted:
-            return _error(visit, 401, "rest_not_logged_in", "You are not currently logged in.", started)
+            return error(visit, 401, "rest_not_logged_in", "You are not currently logged in.", started)
         if _ROUTES.get(route, ("", ""))[0] != visit.request.method or off:
             vary = [("Vary", "Origin")] if visit.request.method == "GET" else []
             text = "No route was found matching the URL and request method."
-            return _error(visit, 404, "rest_no_route", text, [*fresh, *vary])
+            return error(visit, 404, "rest_no_route", text, [*fresh, *vary])
         if route == "/":
             return _json(visit, 200, _index(visit), [*fresh, ("Allow", "GET"), ("Vary", "Origin")])
-        if route == _START:
+        if route == START:
             return self._start_session(visit, fresh)
         if not nonce:
-            return _error(visit, 401, "rest_forbidden", "Sorry, you are not allowed to do that.", fresh)
+            return error(visit, 401, "rest_forbidden", "Sorry, you are not allowed to do that.", fresh)
         if visit.request.body and visit.content_type == "application/json" and _body(visit) is _BROKEN:
             return _json(visit, 400, _INVALID_JSON, fresh)
         if route == "/mwai-ui/v1/discussions/list":
@@ -175,7 +176,7 @@ class AiEngine:
         return reply
 
     def _critical(self, visit: Visit) -> Reply:
-        return _error(visit, 500, "internal_server_error", CRITICAL, [EXPIRES, _NO_STORE])
+        return error(visit, 500, "internal_server_error", CRITICAL, [EXPIRES, _NO_STORE])
 
 
 def _whole(visit: Visit, texts: list[str], fresh: Headers, extra: dict[str, str]) -> Reply:
@@ -232,7 +233,8 @@ def _early(visit: Visit, text: str, fresh: Headers) -> Reply:
     return reply
 
 
-def _error(visit: Visit, status: int, code: str, text: str, headers: Headers | None = None) -> Reply:
+def error(visit: Visit, status: int, code: str, text: str, headers: Headers | None = None) -> Reply:
+    """A `WP_Error` as the REST API tells it."""
     return _json(visit, status, {"code": code, "message": text, "data": {"status": status}}, headers)
 
 

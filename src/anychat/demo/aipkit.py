@@ -16,10 +16,12 @@ from anychat.demo.wordpress import AJAX_HEADERS, EXPIRES, Plugin, attribute, for
 from anychat.demo.wordpress import wordpress_page as page
 from anychat.wire import Request
 
-__all__ = ["Aipkit"]
+__all__ = ["NONCE_ACTION", "Aipkit"]
 
 POST_ID = 13
 BOT_ID = 5
+NONCE_ACTION = "aipkit_get_frontend_chat_nonce"
+"""Gives a nonce, from version 2.3.41 on."""
 KEY_LIFE = 60.0
 """Seconds until a question that was handed in is forgotten."""
 _MAX_HISTORY = 15
@@ -37,14 +39,15 @@ class _Cached(Struct):
 
 
 class Aipkit(Plugin):
-    """One site with bot 5. The conversation is kept here, by bot, session and conversation."""
+    """One site with its bots. The conversation is kept here, by bot, session and conversation."""
 
     kind: ClassVar[str] = "aipkit"
     NO_CACHE: ClassVar[str] = "no-cache, must-revalidate, max-age=0, no-store, private"
 
-    def __init__(self, world: World, mount: str) -> None:
+    def __init__(self, world: World, mount: str, bots: tuple[str, ...] = (str(BOT_ID),)) -> None:
         super().__init__(world, mount, "aipkit_frontend_chat_nonce")
         self.title = mount.strip("/")
+        self._bots = bots
         self._cache: OrderedDict[str, _Cached] = OrderedDict()
         self._history: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._said: dict[tuple[str, str], str] = {}
@@ -73,7 +76,7 @@ class Aipkit(Plugin):
         action = {**visit.query, **form}.get("action")
         if "plugin-off" in visit.wanted:
             return self.no_action(action)
-        if action == "aipkit_get_frontend_chat_nonce":
+        if action == NONCE_ACTION:
             return self.say({"success": True, "data": {"nonce": self.nonces.issue()}})
         if action == "aipkit_cache_sse_message":
             return self._send(visit, {**visit.query, **form})
@@ -140,7 +143,7 @@ class Aipkit(Plugin):
         wanted = visit.wanted
         if cached.until < self.world.settings.now():
             return _error("Cached message has expired.")
-        if given.get("bot_id") != str(BOT_ID):
+        if given.get("bot_id") not in self._bots:
             return _error("Invalid chatbot specified.")
         if not given.get("conversation_uuid"):
             return _error("Conversation ID is missing.")
@@ -193,7 +196,7 @@ class Aipkit(Plugin):
 _STEPS: dict[bytes, Step] = {
     b"aipkit_frontend_chat_stream": "chat",
     b"aipkit_cache_sse_message": "send",
-    b"aipkit_get_frontend_chat_nonce": "handshake",
+    NONCE_ACTION.encode(): "handshake",
 }
 _BROKEN = {
     "upstream-cut": "Connection Error: transfer closed with outstanding read data remaining",

@@ -35,6 +35,8 @@ from anychat.demo.json_text import JsonText
 from anychat.demo.log import Log, Seen
 from anychat.demo.ollama import Ollama
 from anychat.demo.openai import OpenAi
+from anychat.demo.page_sites import page_services
+from anychat.demo.pages import PAGES
 from anychat.wire import Request
 
 __all__ = ["MOUNTS", "App", "Delivery"]
@@ -86,9 +88,11 @@ class App:
             Anthropic(world, "/anthropic"),
             Gemini(world, "/gemini"),
             Ollama(world, "/ollama"),
+            *page_services(world),
         ]
         self._services = {service.mount.strip("/"): service for service in services}
-        self.faults = Faults(faults, MOUNTS)
+        of_pages = {page.path: page.faults for page in PAGES if page.faults}
+        self.faults = Faults(of_pages | dict(faults or {}), [*MOUNTS, *(page.path for page in PAGES)])
 
     async def respond(self, request: Request) -> Delivery:
         """The answer to a request whose header names are in lower case and whose URL is absolute."""
@@ -149,7 +153,12 @@ class App:
 
     def _index(self) -> Reply:
         items = "".join(f'<li><a href="{mount}/">{mount}</a>: {about}</li>' for mount, about in MOUNTS.items())
-        return page_reply(f"<!doctype html><title>anychat demo</title><h1>anychat demo</h1><ul>{items}</ul>")
+        pages = "".join(
+            f'<li><a href="{page.path}/">{page.path}</a>: {page.protocol} {page.version}, {page.special}</li>'
+            for page in PAGES
+        )
+        title = "<!doctype html><title>anychat demo</title><h1>anychat demo</h1>"
+        return page_reply(f"{title}<ul>{items}</ul><h2>Pages with an assistant</h2><ul>{pages}</ul>")
 
 
 def _wishes(service: Service, visit: Visit) -> str:

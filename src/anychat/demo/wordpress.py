@@ -21,6 +21,7 @@ __all__ = [
     "NonceBook",
     "Plugin",
     "attribute",
+    "cache_headers",
     "form_of",
     "php_json",
     "wordpress_not_found",
@@ -176,9 +177,12 @@ def wordpress_page(
         ("Link", f'<{visit.base}/wp-json/>; rel="https://api.w.org/"'),
         ("Link", f"<{visit.base}/?p={post}>; rel=shortlink"),
     ]
-    if age is not None:
-        headers += [("Age", str(age)), ("X-Cache", "HIT"), ("Cache-Control", "public, max-age=86400")]
-    return page_reply(html, headers=headers)
+    return page_reply(html, headers=headers + (cache_headers(age) if age is not None else []))
+
+
+def cache_headers(age: int) -> Headers:
+    """What a page cache says of a page that lay in it for `age` seconds."""
+    return [("Age", str(age)), ("X-Cache", "HIT"), ("Cache-Control", "public, max-age=86400")]
 
 
 CRITICAL = (
