@@ -21,8 +21,6 @@ from anychat.discover import discover as discover_page
 from anychat.discovery import Findings, Found, Page, Traffic, from_traffic, recognise
 from anychat.discovery.sight import is_address
 from anychat.errors import AnychatError, AssistantGone, ConfigError, ContextTooLong
-from anychat.recipes.curl import is_curl, parse_curl
-from anychat.recipes.har import read_har
 from anychat.transport import TransportOptions, create
 from anychat.wire import Request
 
@@ -135,6 +133,8 @@ def discover(
 
 async def look_at(target: str, way: _Way) -> Look:
     """What a target shows: it is fetched when it is an address, else read. Raises `ConfigError` for what is neither."""
+    from anychat.recipes.curl import is_curl, parse_curl
+
     if is_address(target.strip()):
         return Look(await _fetched(target.strip(), way, {}))
     text = target if is_curl(target) else None
@@ -144,6 +144,8 @@ async def look_at(target: str, way: _Way) -> Look:
     if text is not None:
         return await _of_curl(parse_curl(text), way)
     if data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
+        from anychat.recipes.har import read_har
+
         return of_exchanges([Traffic(one.request, one.head, one.body) for one in read_har(data)])
     return Look(structs.replace(recognise(Page("", data), now=None), wanted=()))
 
