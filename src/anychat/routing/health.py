@@ -184,8 +184,8 @@ class Health:
             key.target.first_token = first_token if known is None else known + part * (first_token - known)
         self._forget_illness(id, now)
 
-    def failed(self, id: str, kind: Kind, now: float, retry_after: float | None = None, *, probe: bool = False) -> bool:
-        """It failed. `probe` is that of the `Ask`. Gives whether a circuit opened by it.
+    def failed(self, id: str, kind: Kind, now: float, retry_after: float | None = None) -> bool:
+        """It failed. Gives whether a circuit opened by it.
 
         A failure of one that is not the probe changes nothing while the circuit is not closed: it was asked before, or
         for want of another target, and must neither lengthen the opening nor free the probe's slot.
@@ -195,12 +195,12 @@ class Health:
         self._ill.add(_target(id))  # until the last line finds it well after all
         opened = False
         if kind in ("transient", "silent", "gone"):
-            opened = self._at_fault(target, kind, now, probe and target.probe == id)
+            opened = self._at_fault(target, kind, now, target.probe == id)
             if retry_after is not None:
                 target.rest_until(now + min(retry_after, self.circuit.longest_rest))
         elif kind == "credentials":
             target.close()  # it is there, whatever it answered
-            opened = (not key.until or (probe and key.probe == id)) and key.open(now, self.circuit.credentials_open)
+            opened = (not key.until or key.probe == id) and key.open(now, self.circuit.credentials_open)
         elif kind == "rate_limited":
             target.close()
             rest = self.circuit.rest if retry_after is None else retry_after
@@ -208,8 +208,7 @@ class Health:
         elif kind in ("too_long", "final"):
             target.close()
             key.close()
-        if probe:
-            self.released(id)
+        self.released(id)
         self._forget_illness(id, now)
         return opened
 

@@ -119,19 +119,14 @@ def next_step(
     now: float,
     random: Callable[[], float],
     deadline: float | None = None,
-    under_way: Sequence[Choice] = (),
 ) -> Ask | GiveUp:
-    """What to do next. `random` gives numbers from 0 up to 1, `deadline` is a time of the same clock as `now`.
-
-    `under_way` are choices that are being asked while a second one is looked for (hedging): they count as attempts,
-    their targets are not offered, and the step is either `Ask` with no wait to a target that is well, or `GiveUp`.
-    """
+    """What to do next. `random` gives numbers from 0 up to 1, `deadline` is a time of the same clock as `now`."""
     groups = _groups(choices if type(choices) is tuple else tuple(choices))
-    if not failed and not under_way and rules.strategy == "failover" and groups:
+    if not failed and rules.strategy == "failover" and groups:
         first = groups[0]
         if health.well(first.target) and (deadline is None or now < deadline):
             return first.asks[0] if len(first.asks) == 1 else _least_recent(first, health)
-    return _Question(rules, groups, failed, health, now, random, deadline, under_way).step()
+    return _Question(rules, groups, failed, health, now, random, deadline).step()
 
 
 def _least_recent(group: _Group, health: Health) -> Ask:
@@ -152,7 +147,6 @@ class _Question:
         now: float,
         random: Callable[[], float],
         deadline: float | None,
-        under_way: Sequence[Choice],
     ) -> None:
         self.rules = rules
         self.groups = groups
@@ -161,7 +155,6 @@ class _Question:
         self.now = now
         self.random = random
         self.deadline = deadline
-        self.under_way = under_way
         self.skipped: list[Skipped] = []
 
     def step(self) -> Ask | GiveUp:
@@ -172,8 +165,6 @@ class _Question:
         ready = [(group, usable) for group, keys in left if (usable := self._ready(group, keys))]
         if ready:
             return self._ask_at_once(ready)
-        if self.under_way:
-            return GiveUp("no other target is well", tuple(self.skipped))
         return self._ask_later([choice for _, keys in left for choice in keys])
 
     def _over(self) -> str:
@@ -182,7 +173,7 @@ class _Question:
             return "the route has no target"
         if any(failure.kind == "final" for failure in self.failed):
             return "the failure is final: nobody else is asked"
-        asked = len(self.under_way) + sum(one.asked and one.kind != "unsupported" for one in self.failed)
+        asked = sum(one.asked and one.kind != "unsupported" for one in self.failed)
         if asked >= self.rules.attempts:
             return f"all {self.rules.attempts} attempts are used up"
         if self.deadline is not None and self.now >= self.deadline:
@@ -191,8 +182,6 @@ class _Question:
 
     def _allowed(self, group: _Group) -> list[Choice]:
         """The keys of a target that may still be asked in this question, now or later."""
-        if any(one.target == group.target for one in self.under_way):
-            return self._skip(group.choices, "is being asked")
         mine = [failure for failure in self.failed if failure.choice.target == group.target]
         for failure in mine:
             if failure.kind in ("too_long", "unsupported", "gone"):
