@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from anychat.errors import AddressRefused
 
-__all__ = ["IP", "Address", "check_url", "is_public", "normal_host", "refuse"]
+__all__ = ["IP", "Address", "check_url", "is_private_name", "is_public", "normal_host", "refuse"]
 
 IP = IPv4Address | IPv6Address
 
