@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "providers": ("anychat.cli.listing:list_providers", "List the providers and what each supports."),
     "models": ("anychat.cli.listing:list_models", "List the models and which providers have them."),
     "serve": ("anychat.cli.serve:serve", "Serve the providers of anychat.toml behind the OpenAI and Anthropic APIs."),
+    "keys": ("anychat.cli.keys:keys", "Make, list and take away the keys of the gateway's callers."),
     "usage": ("anychat.cli.usage:usage", "Add up requests, tokens and costs of the gateway."),
     "logs": ("anychat.cli.logs:logs", "Show what the gateway was asked, and each attempt of a request."),
     "demo": ("anychat.cli.demo:demo", "See five services answer, played by a local server."),

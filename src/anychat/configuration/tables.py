@@ -104,6 +104,15 @@ class GatewayTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     port: Annotated[int, Meta(ge=0, le=65535, description="a port number from 0 to 65535")] = 8080
     workers: Annotated[int, Meta(ge=1, le=512, description="a number of processes from 1 to 512")] = 1
     admin_key: Annotated[str, Meta(description="a text", extra=SECRET)] = ""
+    state: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:|memory|(?:redis|rediss|unix)://.+)$",
+            description='"memory", or the address of a Redis or Valkey server such as "redis://127.0.0.1:6379/0"',
+            extra=SECRET,
+        ),
+    ] = ""
+    """Where limits, budgets and what is remembered stand; empty for this process alone."""
     limits: LimitsTable = LimitsTable()
     cors: Cors = Cors()
     egress: EgressTable = EgressTable()
@@ -113,7 +122,7 @@ class GatewayTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Keys with a value that came from a secret variable."""
 
     def __repr__(self) -> str:
-        return _shown(self, hidden=self.hidden | {"admin_key"}, leave_out=frozenset({"hidden"}))
+        return _shown(self, hidden=self.hidden | {"admin_key", "state"}, leave_out=frozenset({"hidden"}))
 
 
 class LedgerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
