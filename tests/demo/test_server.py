@@ -212,3 +212,80 @@ async def test_a_bug_of_the_demo_is_not_hidden(
         with pytest.raises(Exception, match="ConnectionClosed"):
             await ask(demo.url, "POST", CHAT, headers=HEADERS, body=BODY)
         assert "ZeroDivisionError" in caplog.text
+
+
+HEAD = "HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        (f"GET / {HEAD}Host: y\r\n\r\n", 400),
+        (f"GET / {HEAD}A B: c\r\n\r\n", 400),
+        (f"GET / {HEAD}A: b\0\r\n\r\n", 400),
+        ("GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+        (f"POST / {HEAD}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (f"POST / {HEAD}Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (f"POST / {HEAD}Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (f"GET / {HEAD}X: {'a' * (300 << 10)}\r\n\r\n", 431),
+        (f"POST / {HEAD}Content-Length: {40 << 20}\r\n\r\n{'a' * (33 << 20)}", 413),
+    ],
+    ids=lambda value: str(value)[:40].encode("unicode_escape").decode(),
+)
+async def test_requests_are_read_strictly(request_: str, status: int) -> None:
+    async with Demo() as demo:
+        reader, writer = await asyncio.open_connection("127.0.0.1", demo.port)
+        writer.write(request_.encode())
+        assert (await reader.readline()).startswith(f"HTTP/1.1 {status} ".encode())
+        writer.close()
+
+
+async def _said(request: str) -> bytes:
+    """All that the demo says to these bytes on a connection of their own; the last request in them ends it."""
+    async with Demo() as demo:
+        reader, writer = await asyncio.open_connection("127.0.0.1", demo.port)
+        writer.write(request.encode())
+        said = await reader.read()
+        writer.close()
+        return said
+
+
+async def test_what_is_no_http_is_refused_behind_the_answers_before_it() -> None:
+    said = await _said(f"GET /Aichat/ {HEAD}\r\nnonsense\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert said.index(b"0\r\n\r\nHTTP/1.1 400 ") > 0
+
+
+async def test_nothing_is_answered_behind_the_last_request() -> None:
+    said = await _said(f"GET /nowhere {HEAD}Connection: close\r\n\r\nGET /Aichat/ {HEAD}\r\n")
+    assert said.startswith(b"HTTP/1.1 404 ")
+    assert said.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nConnection: close\r\n" in said
+
+
+async def test_http_1_0_has_no_chunks() -> None:
+    said = await _said("GET /Aichat/ HTTP/1.0\r\n\r\n")
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"transfer-encoding" not in head.lower()
+    assert body.rstrip().endswith(b"</html>")
+
+
+async def test_a_body_is_welcomed_when_that_is_asked_for() -> None:
+    async with Demo(delay=0) as demo:
+        reader, writer = await asyncio.open_connection("127.0.0.1", demo.port)
+        lines = "Authorization: Bearer any\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        writer.write(f"POST {CHAT} {HEAD}{lines}Content-Length: {len(BODY)}\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 \r\n\r\n"
+        writer.write(BODY)
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_an_upgrade_is_not_taken() -> None:
+    said = await _said(
+        f"GET /nowhere {HEAD}Connection: Upgrade\r\nUpgrade: h2c\r\n\r\nGET /Aichat/ {HEAD}Connection: close\r\n\r\n"
+    )
+    assert said.startswith(b"HTTP/1.1 404 ")
+    assert b"HTTP/1.1 200 " in said

@@ -1,4 +1,4 @@
-"""The demo over real sockets: HTTP/1.1 by h11, with the connection in its own hands.
+"""The demo over real sockets: HTTP/1.1 with the connection in its own hands.
 
 One write a piece, no coalescing, and at once: what a service sends is what the network sees. A
 client that goes away is noticed while an answer runs, and the answer stops.
@@ -17,11 +17,10 @@ from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Self
 
-import h11
-
 from anychat.demo.app import App, Delivery
 from anychat.demo.base import Break, Settings
 from anychat.demo.faults import Faults
+from anychat.demo.http1 import Asked, Framing, NoHttp, RequestReader
 from anychat.demo.log import Log, Seen
 from anychat.errors import ConfigError
 from anychat.wire import Request
@@ -29,7 +28,6 @@ from anychat.wire import Request
 __all__ = ["Demo", "ThreadedDemo", "serve_in_thread"]
 
 _log = logging.getLogger("anychat.demo")
-_MAX_BODY = 32 << 20
 
 
 class Demo:
@@ -114,10 +112,8 @@ class _Connection(asyncio.Protocol):
     def __init__(self, demo: Demo, connections: "set[_Connection]") -> None:
         self._demo = demo
         self._connections = connections
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=256 << 10)
-        self._request: h11.Request | None = None
-        self._body: list[bytes] = []
-        self._size = 0
+        self._reader = RequestReader()
+        self._refusal: NoHttp | None = None
         self._task: asyncio.Task[None] | None = None
         self._seen: Seen | None = None
         self._writable = asyncio.Event()
@@ -136,9 +132,14 @@ class _Connection(asyncio.Protocol):
         log.changed()
 
     def data_received(self, data: bytes) -> None:
-        self._h11.receive_data(data)
+        if self._refusal is not None or self._transport.is_closing():
+            return
+        try:
+            self._reader.feed(data)
+        except NoHttp as refusal:
+            self._refusal = refusal
         if self._task is None:
-            self._read()
+            self._next()
 
     def eof_received(self) -> bool:
         # A client that closes its half while an answer runs is taken to have gone, as proxies do.
@@ -160,52 +161,32 @@ class _Connection(asyncio.Protocol):
 
     # Reading
 
-    def _read(self) -> None:
-        """Take what has come of the next request; answer it when it is whole."""
-        try:
-            while True:
-                event = self._h11.next_event()
-                if event is h11.NEED_DATA:
-                    if self._h11.they_are_waiting_for_100_continue:
-                        self._write(h11.InformationalResponse(status_code=100, headers=[]))
-                    return
-                if event is h11.PAUSED:
-                    return
-                if isinstance(event, h11.ConnectionClosed):
-                    self._transport.close()
-                    return
-                if isinstance(event, h11.Request):
-                    self._request, self._body, self._size = event, [], 0
-                elif isinstance(event, h11.Data):
-                    self._size += len(event.data)
-                    if self._size > _MAX_BODY:
-                        raise h11.RemoteProtocolError("the body is too long", error_status_hint=413)
-                    self._body.append(bytes(event.data))
-                elif isinstance(event, h11.EndOfMessage):
-                    self._task = asyncio.get_running_loop().create_task(self._serve())
-                    return
-        except h11.RemoteProtocolError as error:
-            self._refuse(error)
+    def _next(self) -> None:
+        """Answer the next request that is whole; refuse what is none once all before it are answered."""
+        if self._reader.whole:
+            self._task = asyncio.get_running_loop().create_task(self._serve(self._reader.whole.popleft()))
+        elif self._refusal is not None:
+            self._refuse(self._refusal)
+        elif self._reader.waits:
+            self._reader.waits = False
+            self._write(b"HTTP/1.1 100 \r\n\r\n")
 
-    def _refuse(self, error: h11.RemoteProtocolError) -> None:
+    def _refuse(self, refusal: NoHttp) -> None:
         """Answer what is no HTTP, and close."""
-        if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            headers = [("Content-Type", "text/plain"), ("Connection", "close")]
-            self._write(h11.Response(status_code=error.error_status_hint, headers=headers))
-            self._write(h11.Data(data=f"{error}\n".encode()))
-            self._write(h11.EndOfMessage())
+        framing = Framing(None, refusal.status, [("Content-Type", "text/plain")])
+        self._write(framing.head + framing.data(f"{refusal}\n".encode()))
         self._transport.close()
 
     # Answering
 
-    async def _serve(self) -> None:
+    async def _serve(self, asked: Asked) -> None:
+        closes = True
         try:
-            request = self._wire_request()
             self._seen = None
-            delivery = await self._demo.app.respond(request)
+            delivery = await self._demo.app.respond(self._wire_request(asked))
             self._seen = delivery.seen
             async with aclosing(delivery.body):
-                await self._send(delivery, bodiless=request.method == "HEAD")
+                closes = await self._send(delivery, asked)
         except Exception:
             # A fault of the demo itself must be seen by whoever tests against it.
             _log.exception("the demo failed")
@@ -214,38 +195,36 @@ class _Connection(asyncio.Protocol):
             self._task = None
         if self._transport.is_closing():
             return
-        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
-            self._h11.start_next_cycle()
-            self._read()
-        else:
+        if closes:
             self._transport.close()
+        else:
+            self._next()
 
-    def _wire_request(self) -> Request:
-        request = self._request
-        assert request is not None
+    def _wire_request(self, asked: Asked) -> Request:
         headers: dict[str, str] = {}
-        for raw_name, raw_value in request.headers:
-            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        for name, value in asked.headers:
             headers[name] = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}" if name in headers else value
-        target = request.target.decode("latin-1")
+        target = asked.target
         host = headers.get("host", f"{self._demo.host}:{self._demo.port}")
         scheme = self._demo.url.partition(":")[0]
         url = target if target.startswith(("http://", "https://")) else f"{scheme}://{host}{target}"
-        return Request(request.method.decode("ascii"), url, headers, b"".join(self._body))
+        return Request(asked.method, url, headers, asked.body)
 
-    async def _send(self, delivery: Delivery, *, bodiless: bool) -> None:
+    async def _send(self, delivery: Delivery, asked: Asked) -> bool:
+        """Write the response; says whether the connection ends with it."""
+        headers = [("Server", "anychat-demo"), ("Date", formatdate(usegmt=True)), *delivery.headers]
+        framing = Framing(asked, delivery.status, headers)
         if delivery.status:
-            headers = [("Server", "anychat-demo"), ("Date", formatdate(usegmt=True)), *delivery.headers]
-            self._write(h11.Response(status_code=delivery.status, headers=headers))
+            self._write(framing.head)
         async for data in delivery.body:
             if isinstance(data, Break):
                 await self._break(data, delivery)
-                return
-            if data and not bodiless:
-                self._write(h11.Data(data=data))
-                if not self._writable.is_set():
-                    await self._writable.wait()
-        self._write(h11.EndOfMessage())
+                return True
+            self._write(framing.data(data))
+            if not self._writable.is_set():
+                await self._writable.wait()
+        self._write(framing.end())
+        return framing.closes
 
     async def _break(self, end: Break, delivery: Delivery) -> None:
         delivery.seen.ended = "cut"
@@ -259,8 +238,7 @@ class _Connection(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
 
-    def _write(self, event: h11.Event) -> None:
-        data = self._h11.send(event)
+    def _write(self, data: bytes) -> None:
         if data and not self._transport.is_closing():
             self._transport.write(data)
 

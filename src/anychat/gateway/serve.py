@@ -67,7 +67,7 @@ def is_loopback(host: str) -> bool:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a program on a fast event loop: uvloop's where it is installed (the extra `speed`), else asyncio's own."""
+    """Run a program on a fast event loop: uvloop's, or asyncio's own where there is none (Windows)."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with suppress(ImportError):
         factory = import_module("uvloop").new_event_loop

@@ -22,7 +22,7 @@ from anychat.transport.plain_request import Place, bytes_of, place_of
 from anychat.transport.timeouts import Watch
 from anychat.wire import Head, Request
 
-__all__ = ["PlainTransport"]
+__all__ = ["PlainExchange", "PlainTransport"]
 
 
 class PlainTransport:
