@@ -1,5 +1,7 @@
 """The joint of an answer that broke off and the rescue's text."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,7 +100,7 @@ SETTINGS = {"least": 4, "window": 20}
 
 def cut(text, places):
     edges = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
-    return [text[one:other] for one, other in zip(edges, edges[1:], strict=False)]
+    return [text[one:other] for one, other in pairwise(edges)]
 
 
 PLACES = st.lists(st.integers(0, 1000), max_size=8)
