@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
-from importlib import import_module
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,7 +69,9 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     """Run a program on a fast event loop: uvloop's, or asyncio's own where there is none (Windows)."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with suppress(ImportError):
-        factory = import_module("uvloop").new_event_loop
+        import uvloop
+
+        factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main)
 
