@@ -34,17 +34,17 @@ ALLOWED: dict[str, set[str]] = {
     "recipes": _PURE | {"protocols", "cookies", "transport", "recipes"},
     "registry": _CORE | {"providers", "sites", "recipes"},
     "completions": {"errors", "chat"},
-    "routing": _LIBRARY | {"routing"},
-    "client": _LIBRARY,
+    "routing": _CORE | {"providers", "sites", "registry", "routing"},
+    "client": _LIBRARY | {"routing"},
     "testing": _PURE | {"protocols", "cookies", "transport", "registry", "sites.apis", "discovery", "testing"},
     "demo": _PURE | {"testing", "demo"},
     "configuration": _LIBRARY | {"configuration", "recipes", "egress"},
     "state": {"errors", "state"},
     "access": {"errors", "state", "access"},
     "ledger": {"errors", "access.keys", "ledger"},
-    "gateway": _LIBRARY | {"configuration", "gateway", "ledger", "egress", "state", "access"},
+    "gateway": _LIBRARY | {"routing", "configuration", "gateway", "ledger", "egress", "state", "access"},
     "cli": _LIBRARY
-    | {"configuration", "gateway", "egress", "testing", "demo", "cli", "ledger", "state", "access"}
+    | {"routing", "configuration", "gateway", "egress", "testing", "demo", "cli", "ledger", "state", "access"}
     | {"discovery", "discover", "recipes"},
     # Loads its names at their first use; the type checker alone sees these imports.
     "": _LIBRARY,

@@ -8,7 +8,7 @@ from anychat.demo import Demo
 from anychat.gateway.core import Gateway
 from anychat.gateway.http import ServerLimits
 from anychat.gateway.serve import Interface, serving
-from anychat.gateway.targets import Provider, Targets
+from anychat.routing.targets import Provider, Targets
 from anychat.protocols import create
 from anychat.protocols.base import Site
 from anychat.providers import Access

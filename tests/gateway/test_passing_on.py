@@ -14,7 +14,7 @@ import pytest_asyncio
 from anychat.demo import Demo
 from anychat.gateway.core import Gateway
 from anychat.gateway.serve import serving
-from anychat.gateway.targets import Provider, Targets
+from anychat.routing.targets import Provider, Targets
 from anychat.protocols import create
 from anychat.protocols.base import Site
 from anychat.providers import Access

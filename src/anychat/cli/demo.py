@@ -18,7 +18,7 @@ from anychat.demo.server import Demo
 from anychat.errors import AnychatError, ProviderError
 from anychat.gateway.core import Gateway
 from anychat.gateway.serve import serving
-from anychat.gateway.targets import Provider, Targets
+from anychat.routing.targets import Provider, Targets
 from anychat.protocols import create
 from anychat.protocols.base import Site
 from anychat.providers import Access

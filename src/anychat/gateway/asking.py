@@ -7,7 +7,8 @@ from contextlib import aclosing
 from anychat.chat import ChatRequest, Done, Event, Usage
 from anychat.gateway.emulation import answer, emulate
 from anychat.gateway.estimate import answer_texts, estimate_usage
-from anychat.gateway.targets import Target
+from anychat.routing.targets import Target
+from anychat.transport import Timeouts
 
 __all__ = ["NEVER_DROPPED", "ask"]
 
@@ -38,8 +39,10 @@ service's records hang on): it is left out for a target that does not know it, a
 """
 
 
-def ask(target: Target, turn: ChatRequest) -> AsyncGenerator[Event, None]:
+def ask(target: Target, turn: ChatRequest, timeouts: Timeouts, *, forgive: bool = False) -> AsyncGenerator[Event, None]:
     """The events of the target's answer, with what its provider emulates.
+
+    With `forgive` one malformed event of a stream is left out.
 
     Raises `BadRequest` or `UnsupportedFeature` for what cannot be emulated; the generator raises
     `UnsupportedFeature` for what the target cannot honour.
@@ -48,10 +51,10 @@ def ask(target: Target, turn: ChatRequest) -> AsyncGenerator[Event, None]:
     strict = True if provider.strict else NEVER_DROPPED
     emulation = emulate(turn, provider.emulate) if provider.emulate else None
     if emulation is None:
-        return target.session.ask(turn, strict=strict, timeouts=target.timeouts)
+        return target.session.ask(turn, strict=strict, timeouts=timeouts, forgive=forgive)
 
     def attempt(turn: ChatRequest) -> AsyncGenerator[Event, None]:
-        return _counted(turn, target.session.ask(turn, strict=strict, timeouts=target.timeouts))
+        return _counted(turn, target.session.ask(turn, strict=strict, timeouts=timeouts, forgive=forgive))
 
     return answer(emulation, attempt, _call_id)
 

@@ -5,14 +5,16 @@ import logging
 from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
 
-from anychat.configuration import GatewayTable, LiveSettings, Route, Settings, provider_site, public_models
+from anychat.configuration import GatewayTable, LiveSettings, Settings, provider_site, public_models
+from anychat.configuration import Route as RouteTable
 from anychat.errors import ConfigError
 from anychat.gateway.core import Gateway
 from anychat.gateway.cors import CorsRules
 from anychat.gateway.http import ServerLimits
 from anychat.gateway.logs import set_up
 from anychat.gateway.policy import Policy
-from anychat.gateway.targets import Provider, Targets
+from anychat.routing.policy import Rules
+from anychat.routing.targets import Provider, Route, Targets
 from anychat.transport import Timeouts
 
 __all__ = ["at_start_only", "build", "follow", "policy", "reload", "secrets_of", "server_limits", "targets_of"]
@@ -46,22 +48,26 @@ def targets_of(settings: Settings, previous: Targets | None = None) -> Targets:
             strict=row.strict,
             emulate=frozenset(row.emulate),
             timeouts=timeouts,
+            more_keys=row.keys[1:],
+            prefill=row.prefill,
         )
-    routes = {name: route.targets for name, route in settings.routes.items()}
-    timeouts_of = {
-        name: _route_timeouts(route, provider.timeouts)
-        for name, route in settings.routes.items()
-        if (provider := providers[route.targets[0].partition("/")[0]]).timeouts is not None
-    }
-    return Targets(providers.values(), routes, previous, timeouts_of)
+    routes = {name: _route(route) for name, route in settings.routes.items()}
+    return Targets(providers.values(), routes, previous)
 
 
-def _route_timeouts(route: Route, otherwise: Timeouts) -> Timeouts:
-    return Timeouts(
-        connect=route.connect_timeout or otherwise.connect,
-        first_byte=route.first_token_timeout or otherwise.first_byte,
-        idle=route.idle_timeout or otherwise.idle,
-        total=route.total_timeout or otherwise.total,
+def _route(route: RouteTable) -> Route:
+    return Route(
+        targets=route.targets,
+        weights=route.weights,
+        rules=Rules(
+            strategy=route.strategy, attempts=route.attempts, recover=route.recover, hedge_after=route.hedge_after
+        ),
+        timeouts=Timeouts(
+            connect=route.connect_timeout,
+            first_byte=route.first_token_timeout,
+            idle=route.idle_timeout,
+            total=route.total_timeout,
+        ),
     )
 
 
@@ -106,7 +112,7 @@ def _texts(value: object) -> Iterator[str]:
 
 def _secrets(provider: Provider) -> Iterator[str]:
     access, site = provider.access, provider.site
-    yield from (access.api_key, site.api_key or "")
+    yield from (access.api_key, site.api_key or "", *provider.more_keys)
     yield from (access.cookies or {}).values()
     yield from access.headers.values()
     for address in (site.url, access.proxy or ""):

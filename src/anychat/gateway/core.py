@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from anychat.chat import ChatRequest
-from anychat.errors import AnychatError, BadRequest, ModelNotFound, ProviderUnavailable, UnsupportedFeature
+from anychat.errors import AnychatError, BadRequest, ModelNotFound, ProviderUnavailable
 from anychat.gateway.answering import Answering
 from anychat.gateway.cors import is_foreign
 from anychat.gateway.http import (
@@ -39,10 +39,10 @@ from anychat.gateway.surfaces.bodies import check_depth
 from anychat.gateway.surfaces.embeddings import parse_embeddings
 from anychat.gateway.surfaces.openai import OpenAISurface
 from anychat.gateway.surfaces.responses import ResponsesSurface
-from anychat.gateway.targets import Targets
 from anychat.gateway.texts import Overheard
 from anychat.gateway.visit import JSON, Visit
-from anychat.protocols.base import Forwarding
+from anychat.routing.loop import Router
+from anychat.routing.targets import Targets
 
 __all__ = ["Gateway"]
 
@@ -80,6 +80,7 @@ class Gateway:
         limits: ServerLimits = ServerLimits(),
         keep_alive: float = 15.0,
         now: Callable[[], float] = time.time,
+        router: Router | None = None,
     ) -> None:
         self.targets = targets
         self.metrics = Metrics()
@@ -91,7 +92,8 @@ class Gateway:
         self._idle = asyncio.Event()
         self._draining = False
         self._cut = False
-        self._answering = Answering(self.metrics, now, keep_alive)
+        self.router = router or Router()
+        self._answering = Answering(self.router, self.metrics, now, keep_alive)
         self._openai = OpenAISurface()
         self._anthropic = AnthropicSurface()
         self._routes: dict[tuple[str, str], Handler] = {
@@ -170,7 +172,7 @@ class Gateway:
             _log.exception("request %s failed", visit.id)
             if visit.status == 0:
                 await visit.send(500, _plain_error("internal error; the log has more under this request's id"))
-        self.metrics.answered(visit.surface, visit.target, visit.status, time.perf_counter() - visit.started)
+        self.metrics.answered(visit.surface, visit.target, visit.status, time.monotonic() - visit.started)
 
     def _other(self, incoming: Incoming) -> Handler:
         if incoming.path.startswith("/v1/models/") and incoming.method == "GET":
@@ -213,7 +215,7 @@ class Gateway:
                 wait = [("retry-after", str(error.retry_after))] if error.retry_after is not None else []
                 await visit.send(error.status, surface.error(refusal, visit.id)[1], [("connection", "close"), *wait])
             except AnychatError as error:
-                await self._fail(visit, surface, error)
+                await self._answering.fail(visit, surface, error)
             except asyncio.CancelledError:
                 if not self._cut or visit.writer is None:
                     raise
@@ -243,19 +245,9 @@ class Gateway:
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             # The surface knows what to say about it.
             peek = _Peek(surface.parse(body).model)
-        target = self.targets.find(peek.model)
-        visit.began(target)
-        if surface.name in target.forwards:
-            call = target.forward(surface.name, body, visit.incoming.headers)
-            await self._answering.relay(visit, surface, target, call, bool(peek.stream))
-        else:
-            await self._answering.answer(visit, surface, target, surface.parse(body))
-
-    async def _fail(self, visit: Visit, surface: Surface, error: AnychatError) -> None:
-        self._answering.log_failure(visit, error)
-        status, body = surface.error(visit.shown(error), visit.id)
-        wait = getattr(error, "retry_after", None)
-        await visit.send(status, body, [("retry-after", str(max(1, round(wait))))] if wait is not None else None)
+        visit.model = peek.model
+        plan = self.targets.plan(peek.model)
+        await self._answering.answer(visit, surface, plan, body, bool(peek.stream))
 
     async def _count_tokens(self, visit: Visit, body: bytes) -> None:
         try:
@@ -264,22 +256,16 @@ class Gateway:
             # The surface knows what to say about it.
             await visit.send(200, self._anthropic.count(body))
             return
-        target = self.targets.find(peek.model)
-        visit.began(target)
-        if _COUNT in target.forwards:
-            call = target.forward(_COUNT, body, visit.incoming.headers)
-            await self._answering.relay(visit, self._anthropic, target, call, streamed=False)
+        visit.model = peek.model
+        plan = self.targets.plan(peek.model)
+        if _COUNT in plan.first.forwards:
+            await self._answering.pass_on(visit, self._anthropic, plan, body, _COUNT)
         else:
             await visit.send(200, self._anthropic.count(body))
 
     async def _embeddings(self, visit: Visit, body: bytes) -> None:
-        target = self.targets.find(parse_embeddings(body).model)
-        visit.began(target)
-        protocol = target.provider.site.protocol
-        if not (isinstance(protocol, Forwarding) and "embeddings" in protocol.forwards):
-            raise UnsupportedFeature(f"{target.name} gives no embeddings", feature="model")
-        call = target.forward("embeddings", body, visit.incoming.headers)
-        await self._answering.relay(visit, self._openai, target, call, streamed=False)
+        visit.model = parse_embeddings(body).model
+        await self._answering.pass_on(visit, self._openai, self.targets.plan(visit.model), body, "embeddings")
 
     # The rest
 
@@ -290,7 +276,7 @@ class Gateway:
         wanted = unquote(visit.incoming.path.removeprefix("/v1/models/"))
         row = next((row for row in self._rows() if row["id"] == wanted), None)
         if row is None:
-            await self._fail(visit, self._openai, ModelNotFound(f"the model {wanted!r} does not exist here"))
+            await self._answering.fail(visit, self._openai, ModelNotFound(f"the model {wanted!r} does not exist here"))
         else:
             await visit.send(200, msgspec.json.encode(row))
 

@@ -18,6 +18,7 @@ __all__ = ["SKIPPED", "read_events", "relay_stream", "relay_whole"]
 SKIPPED = b": an event of the service could not be read and was left out\n\n"
 """Stands in a stream for an event that was skipped: a comment, which readers pass over."""
 
+
 async def relay_stream(
     exchange: Exchange, decoder: Decoder, seen: list[Event], limit: int
 ) -> AsyncGenerator[bytes, None]:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from anychat.errors import AnychatError, LocalError, ProviderError, RemoteProtocolError, TransportError
 from anychat.gateway.logs import secrets
-from anychat.gateway.targets import Target
+from anychat.routing.targets import Target
 
 __all__ = ["shown"]
 

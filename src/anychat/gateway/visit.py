@@ -8,13 +8,15 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
+from anychat.access.keys import Key
 from anychat.chat import Event, Notice
 from anychat.errors import AnychatError
 from anychat.gateway.http import Headers, Incoming, Reply, Writer
 from anychat.gateway.logs import AccessLine
 from anychat.gateway.shown import shown
-from anychat.gateway.targets import Target
 from anychat.gateway.texts import Overheard
+from anychat.routing.journal import Attempt, Journal
+from anychat.routing.targets import Plan, Target
 
 __all__ = ["JSON", "Visit"]
 
@@ -33,21 +35,25 @@ _NOT_VISIBLE = re.compile(r"[^\x20-\x7e]")
 class Visit:
     """A request and its reply. `user` says whose stored answers and conversations it may go on from.
 
-    `error` is the kind of the error that it ended in, `usage` the tokens of question and answer where they are known.
+    `error` is the kind of the error that it ended in, `usage` the tokens of question and answer where they are known,
+    `target` the one that answered or was asked last, `model` the name that was asked for.
     `task` and `writer` are those of a streamed answer, once it has begun.
     """
 
     __slots__ = (
-        "_asked_of",
         "error",
-        "first",
         "gone",
         "headers",
         "id",
         "incoming",
+        "journal",
+        "key",
+        "model",
+        "plan",
         "reply",
         "started",
         "status",
+        "streamed",
         "surface",
         "target",
         "task",
@@ -61,34 +67,44 @@ class Visit:
         self.reply = reply
         given = incoming.headers.get("x-request-id")
         self.id = given if given is not None and _REQUEST_ID.fullmatch(given) else f"{_PROCESS}{next(_numbers):012x}"
-        self.started = time.perf_counter()
+        self.started = time.monotonic()
         self.headers: Headers = [("x-request-id", self.id)]
         self.surface = "none"
+        self.model = ""
         self.target = ""
-        self._asked_of: Target | None = None
+        self.plan: Plan | None = None
+        self.journal = Journal(self.started)
+        self.key: Key | None = None
         self.user = ""
         self.status = 0
-        self.first: float | None = None
+        self.streamed = False
         self.error = ""
         self.gone = False
         self.task: asyncio.Task[Any] | None = None
         self.writer: Writer | None = None
         self.usage: tuple[int, int] | None = None
 
-    def began(self, target: Target) -> None:
+    @property
+    def first(self) -> float | None:
+        """Seconds until the first token of the answer; None while there is none."""
+        attempt = next((one for one in reversed(self.journal.attempts) if one.first is not None), None)
+        return None if attempt is None else attempt.first
+
+    def shown(self, error: AnychatError, target: Target | None) -> AnychatError:
+        """The error as the caller may see it; `target` is the one that gave it."""
+        return error if target is None else shown(error, target)
+
+    def answered_by(self, attempt: Attempt) -> None:
+        """Tell in headers who answers, after how many attempts and how long."""
+        target, attempts = attempt.target, self.journal.attempts
         self.target = target.name
-        self._asked_of = target
-        self.headers.append(("x-anychat-target", target.header))
-
-    def shown(self, error: AnychatError) -> AnychatError:
-        """The error as the caller may see it."""
-        return error if self._asked_of is None else shown(error, self._asked_of)
-
-    def timed(self) -> None:
-        """The first event of the answer is there."""
-        if self.first is None:
-            self.first = time.perf_counter() - self.started
-            self.headers.append(("server-timing", f"target;dur={self.first * 1000:.1f}"))
+        headers = self.headers
+        headers.append(("x-anychat-target", target.header))
+        headers.append(("x-anychat-attempts", str(len(attempts))))
+        if attempt.first is not None:
+            headers.append(("server-timing", f"target;dur={attempt.first * 1000:.1f}"))
+        if self.incoming.headers.get("x-anychat-debug"):
+            headers.append(("x-anychat-route", _NOT_VISIBLE.sub("?", "; ".join(self.journal.lines()))[:4096]))
 
     def degraded(self, dropped: Iterable[str], events: Iterable[Event]) -> None:
         """Tell in a header what of the question did not reach the target."""
@@ -110,7 +126,7 @@ class Visit:
             gone=self.gone,
             error=self.error,
             first_ms=None if self.first is None else round(self.first * 1000, 1),
-            total_ms=round((time.perf_counter() - self.started) * 1000, 1),
+            total_ms=round((time.monotonic() - self.started) * 1000, 1),
             prompt_tokens=usage[0] if usage else None,
             completion_tokens=usage[1] if usage else None,
         )
@@ -124,6 +140,7 @@ class Visit:
 
     async def stream(self) -> Writer:
         self.status = 200
+        self.streamed = True
         self.task = asyncio.current_task()
         self.writer = await self.reply.stream(200, [*_EVENT_STREAM, *self.headers])
         return self.writer
