@@ -55,7 +55,7 @@ class Link:
     """Commands to one server. Times are seconds.
 
     `restore` gives what the server has to be told when it is reached: all of it (True), then what has come
-    to it meanwhile (False), until there is nothing more.
+    meanwhile (False).
     """
 
     def __init__(
@@ -218,10 +218,7 @@ class Link:
         try:
             async with asyncio.timeout(self._connect_timeout):
                 await client.set(self._probe, b"1", px=1000)
-                commands = self._restore(True)
-                while commands:
-                    await self._tell(client, commands)
-                    commands = self._restore(False)
+                await self._tell(client, self._restore(True))
         except BaseException as error:  # whatever it was, this connection is not used
             await client.aclose()
             if isinstance(error, TimeoutError):
@@ -232,6 +229,9 @@ class Link:
         old, self._client = self._client, client
         self.healthy, self.problem = True, ""
         self._connected_at = asyncio.get_running_loop().time()
+        # What has come meanwhile goes before all that is asked from now on.
+        for command in self._restore(False):
+            self.send(command)
         await old.aclose()
 
     async def _tell(self, client: "redis.asyncio.Redis", commands: Sequence[Command]) -> None:
