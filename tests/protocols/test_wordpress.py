@@ -42,6 +42,15 @@ def test_a_nonce_ends_with_the_tick_after_its_own_on_our_clock(date, age, now, e
     assert wordpress.nonce_expiry(Head(200, headers), now) == ends
 
 
+@pytest.mark.parametrize(("age", "kept_until"), [("", MIDNIGHT + 24 * HOUR), ("86000", None), ("130000", None)])
+def test_a_nonce_that_has_ended_by_its_own_page_is_for_the_site_to_refuse(age, kept_until):
+    state = new_state()
+    state.now = lambda: MIDNIGHT + 715
+    wordpress.keep_nonce(state, "0123456789", Head(200, {"date": "Sat, 21 Nov 2026 00:11:55 GMT", "age": age}))
+    assert state.token(wordpress.NONCE) == "0123456789"
+    assert state.tokens[wordpress.NONCE].expires == kept_until
+
+
 def test_a_nonce_is_refreshed_before_it_ends_and_then_counts_as_ended():
     clock = [MIDNIGHT]
     state = new_state()

@@ -38,8 +38,8 @@ from anychat.protocols.wordpress import (
     ended_nonces,
     fetch_page,
     int_in,
+    keep_nonce,
     no_widget,
-    nonce_expiry,
     on_site,
     parse_html,
     text_in,
@@ -272,7 +272,7 @@ def _is_submit(url: str) -> bool:
 
 def _keep(state: SessionState, widget: Widget, nonce: str, head: Head) -> None:
     state.keep(_WIDGET, msgspec.json.encode(widget).decode())
-    state.keep(NONCE, nonce, nonce_expiry(head, state.now()))
+    keep_nonce(state, nonce, head)
 
 
 def _kept_widget(state: SessionState) -> Widget:

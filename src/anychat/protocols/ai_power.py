@@ -37,8 +37,8 @@ from anychat.protocols.wordpress import (
     first_match,
     form_fields,
     form_request,
+    keep_nonce,
     no_widget,
-    nonce_expiry,
     on_site,
     parse_html,
     text_in,
@@ -120,7 +120,7 @@ class AIPower(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             text = "the page still shows the nonce that the site refused: it comes out of a cache"
             raise StaleSession(text, code="cached_nonce")
         state.keep(_WIDGET, msgspec.json.encode(widget).decode())
-        state.keep(NONCE, nonce, nonce_expiry(head, state.now()))
+        keep_nonce(state, nonce, head)
 
     def open(self, site: Site, turn: ChatRequest, state: SessionState) -> Handshake:
         """Raises `BadRequest` for an empty message, which the service would refuse."""

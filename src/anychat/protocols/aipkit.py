@@ -42,8 +42,8 @@ from anychat.protocols.wordpress import (
     form_fields,
     form_request,
     int_in,
+    keep_nonce,
     no_widget,
-    nonce_expiry,
     on_site,
     parse_html,
     refuse_nonce,
@@ -117,7 +117,7 @@ class AIPKit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return
         state.visitor[_WIDGET] = msgspec.json.encode(widget).decode()
         if nonce not in ended:
-            state.keep(NONCE, nonce, nonce_expiry(head, state.now()))
+            keep_nonce(state, nonce, head)
         elif known or not (yield from self._refresh(site, state, ended)):
             text = "the page still shows the nonce that the site refused: it comes out of a cache"
             raise StaleSession(text, code="cached_nonce")
@@ -204,7 +204,7 @@ class AIPKit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if response.head.status >= 400 or value.get("success") is not True or not nonce or nonce in ended:
             return False
         state.visitor.setdefault(_WIDGET, msgspec.json.encode(widget).decode())
-        state.keep(NONCE, nonce, nonce_expiry(response.head, state.now()))
+        keep_nonce(state, nonce, response.head)
         return True
 
 

@@ -46,6 +46,7 @@ __all__ = [
     "form_fields",
     "form_request",
     "int_in",
+    "keep_nonce",
     "no_widget",
     "nonce_expiry",
     "on_site",
@@ -80,6 +81,18 @@ def nonce_expiry(head: Head, now: float) -> float | None:
     return ends + (now - server_now)
 
 
+def keep_nonce(state: SessionState, nonce: str, head: Head) -> None:
+    """Keep a nonce that came with this response until it ends.
+
+    One that has ended by what the response says of itself is kept all the same: the site has the last
+    word, and when it refuses the nonce, another one is looked for past the caches.
+    """
+    ends = nonce_expiry(head, state.now())
+    state.keep(NONCE, nonce, ends)
+    if state.token(NONCE) is None:
+        state.keep(NONCE, nonce)
+
+
 def refuse_nonce(state: SessionState, nonce: str) -> None:
     """Remember that the site refused this nonce: a page that still shows it comes out of a cache."""
     if nonce:
@@ -99,7 +112,7 @@ def adopt_nonce(state: SessionState, used: str, new: str, head: Head) -> None:
     """Take over the fresh nonce that came with an answer, unless `used` was replaced in the meantime."""
     held = state.tokens.get(NONCE)
     if new and new != used and held is not None and held.value == used:
-        state.keep(NONCE, new, nonce_expiry(head, state.now()))
+        keep_nonce(state, new, head)
 
 
 # Pages
