@@ -15,6 +15,8 @@ from anychat.wire import Request
 __all__ = ["page_services"]
 
 _RECORDED = "http://wordpress.test"
+_AGE = 130_000
+"""Seconds that an old page lay in its cache: longer than a nonce is good."""
 _LOGIN = "/wp-login.php"
 _LOGIN_FORM = (
     '<form name="loginform" id="loginform" action="{base}/wp-login.php" method="post"><label for="user_login">Username '
@@ -41,7 +43,7 @@ def _shown(page: DemoPage, visit: Visit, nonces: NonceBook) -> Reply:
     root = f"{visit.base}/index.php?rest_route=/" if page.rest == "?rest_route=" else f"{visit.base}{page.rest}/"
     headers: Headers = [("Link", f'<{root}>; rel="https://api.w.org/"')]
     if cached or page.outcome == "stale":
-        headers += cache_headers(5021)
+        headers += cache_headers(_AGE)
     return page_reply(html, headers=headers)
 
 
