@@ -45,6 +45,8 @@ class _Way(Struct, frozen=True, kw_only=True):
     options: TransportOptions
     user_agent: str
     crawl: int
+    headers: dict[str, str]
+    """For the origin of the first page alone."""
 
 
 @click.command()
@@ -66,7 +68,9 @@ class _Way(Struct, frozen=True, kw_only=True):
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: `found` has all assistants, none is an empty list.")
 @click.option("--crawl", is_flag=True, help="Look at the pages linked from it too, two links deep, heeding robots.txt.")
-@click.option("--api-key", default=None, metavar="KEY", help="Key for --try, where an API is found.")
+@click.option(
+    "--api-key", default=None, metavar="KEY", help="Key of the API that is looked at, sent to its origin alone."
+)
 @click.option("--user-agent", default=None, metavar="TEXT", help=f"Who asks, instead of {USER_AGENT!r}.")
 @click.option(
     "--proxy", default=None, envvar="ANYCHAT_PROXY", show_envvar=True, metavar="URL", help="As of `anychat ask`."
@@ -106,7 +110,8 @@ def discover(
     anychat discover https://shop.example --try "Are you open today?" --save shop
     """
     options = TransportOptions(proxy=proxy, verify=False if insecure else ca or True)
-    way = _Way(options=options, user_agent=user_agent or "", crawl=2 if crawl else 0)
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    way = _Way(options=options, user_agent=user_agent or "", crawl=2 if crawl else 0, headers=headers)
     look = asyncio.run(look_at(target, way))
     findings = _chosen(look.findings, bot)
     if (question is not None or name is not None) and not findings.found:
@@ -136,7 +141,7 @@ async def look_at(target: str, way: _Way) -> Look:
     from anychat.recipes.curl import is_curl, parse_curl
 
     if is_address(target.strip()):
-        return Look(await _fetched(target.strip(), way, {}))
+        return Look(await _fetched(target.strip(), way))
     text = target if is_curl(target) else None
     data = target.encode() if text is not None else _read(target)
     if text is None and is_curl(head := data[:65536].decode("utf-8", "replace")):
@@ -159,17 +164,17 @@ def of_exchanges(exchanges: list[Traffic]) -> Look:
 async def _of_curl(request: Request, way: _Way) -> Look:
     """The page that a command fetches is fetched; a question that it asks is only read."""
     if request.method in ("GET", "HEAD") and not request.body:
-        headers = {name: value for name, value in request.headers.items() if name in _KEPT_HEADERS}
+        headers = {name: value for name, value in request.headers.items() if name in _KEPT_HEADERS} | way.headers
         agent = way.user_agent or request.headers.get("user-agent", "")
-        return Look(await _fetched(request.url, structs.replace(way, user_agent=agent), headers))
+        return Look(await _fetched(request.url, structs.replace(way, user_agent=agent, headers=headers)))
     return of_exchanges([Traffic(request)])
 
 
-async def _fetched(url: str, way: _Way, headers: dict[str, str]) -> Findings:
+async def _fetched(url: str, way: _Way) -> Findings:
     agent = way.user_agent or USER_AGENT
     transport = create(way.options)
     try:
-        visitor = Visitor(transport, Manners(user_agent=agent, headers=headers))
+        visitor = Visitor(transport, Manners(user_agent=agent, headers=way.headers))
         return await discover_page(url, visitor.fetch, crawl=way.crawl, visitor=visitor, user_agent=agent)
     finally:
         await transport.aclose()

@@ -1,5 +1,6 @@
 """What discovery found, for people: a table an assistant."""
 
+import sys
 from collections.abc import Iterator
 
 import click
@@ -14,25 +15,15 @@ _KINDS = {"inline": "in the page", "popup": "in a popup", "api": "an API"}
 
 def print_findings(findings: Findings, unknown: int = 0) -> None:
     """Print the assistants, then what is wrong with the page. `unknown` counts exchanges with an unknown chat."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        # In a pipe a line stays a line, however long.
-        console.width = 4000
     for number, found in enumerate(findings.found, 1):
         title = found.name or found.bot
-        head = (
-            f"{number}. {found.protocol}{f' {found.version}' if found.version else ''}{f': {title}' if title else ''}"
-        )
-        console.print(printable(head), style="bold")
-        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-        for name, value in _lines(found):
-            table.add_row(f"   {name}", printable(" ".join(value.split())))
-        console.print(table)
+        head = f"{number}. {' '.join(filter(None, (found.protocol, found.version)))}{f': {title}' if title else ''}"
+        lines = [(name, printable(" ".join(value.split()))) for name, value in _lines(found)]
+        if sys.stdout.isatty():
+            _print_table(printable(head), lines)
+        else:
+            # In a pipe a line stays a line, however long.
+            click.echo("\n".join((printable(head), *(f"   {name:<9} {value}" for name, value in lines))))
     if not findings.found:
         click.echo("no assistant was found")
     for missing in findings.missing:
@@ -41,6 +32,20 @@ def print_findings(findings: Findings, unknown: int = 0) -> None:
         click.echo(printable(f"hint: {hint}"))
     if unknown:
         click.echo(f"hint: {unknown} exchanges may be with a chat that is not known")
+
+
+def _print_table(head: str, lines: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    console.print(head, style="bold")
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for name, value in lines:
+        table.add_row(f"   {name}", value)
+    console.print(table)
 
 
 def print_row(line: str) -> None:

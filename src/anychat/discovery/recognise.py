@@ -40,8 +40,10 @@ _FRAME_SOURCES = (
 """Where an iframe's address stands, also when a lazy loader or a consent manager took it away."""
 _CONSENT_SOURCES = frozenset(_FRAME_SOURCES[3:])
 _OPENED = re.compile(r"window\.open\(\s*['\"]([^'\"]{1,500})['\"]")
+_TEMPLATE = re.compile(rb"<template\b[^<>]*>", re.I)
+_TEMPLATE_END = re.compile(rb"</template\b", re.I)
 _STABLE_TAG = re.compile(rb"^\s*Stable tag:\s*(\d+(?:\.\d+)+)", re.I | re.M)
-_INLINE = ("iframe[srcdoc]", "template", 'script[type*="template"]', 'script[type="text/html"]')
+_INLINE = ("iframe[srcdoc]", 'script[type*="template"]', 'script[type="text/html"]')
 """Markup that stands in the page beside its own, such as a popup that a script puts there later."""
 
 
@@ -170,6 +172,7 @@ class _Recognition:
             for selector in _INLINE
             for node in sight.tree.css(selector)[:_MAX_FRAMES]
         ]
+        documents += [("template", inner) for inner in _templates(sight.page.body)]
         for where, markup in documents:
             if _MARKS.search(markup):
                 inner = structs.replace(sight.page, url=sight.url, body=markup)
@@ -218,10 +221,22 @@ def _frames_of(sight: Sight) -> list[tuple[str, Literal["iframe", "popup"], bool
 
 
 def _inner(node: "LexborNode") -> str:
-    """The markup in a frame's own document, in a template, or in a script that is one."""
+    """The markup in a frame's own document, or in a script that is a template."""
     if node.tag == "iframe":
         return node.attributes.get("srcdoc") or ""
-    return (node.text(deep=True) if node.tag == "script" else node.inner_html) or ""
+    return node.text(deep=True) or ""
+
+
+def _templates(body: bytes) -> Iterator[bytes]:
+    """What stands in the page's templates; the tree keeps their content apart."""
+    at = 0
+    for _ in range(_MAX_FRAMES):
+        begin = _TEMPLATE.search(body, at)
+        end = _TEMPLATE_END.search(body, begin.end()) if begin else None
+        if begin is None or end is None:
+            return
+        yield body[begin.end() : end.start()]
+        at = end.end()
 
 
 def _absolute(base: str, href: str | None) -> str:
@@ -240,6 +255,8 @@ def _is_html(page: Page) -> bool:
 
 def _troubles(page: Page, found: bool) -> Iterator[Missing]:
     """What is wrong with a page as a whole."""
+    if found and not _is_html(page):
+        return  # an API; what it wants stands with it
     if challenge := challenge_page(page.head, page.body):
         yield Missing("challenge", f"{challenge.text}: a person has to open it in a browser")
         return

@@ -44,7 +44,7 @@ class Sight:
 
     @cached_property
     def url(self) -> str:
-        """The page's address: as fetched, as noted by the browser that saved it, or as the page says. Empty if unknown."""
+        """The address: as fetched, as noted by the browser that saved the page, or as it says. Empty if unknown."""
         if is_address(self.page.url):
             return self.page.url
         if (saved := _SAVED_FROM.search(self.page.body[:_HEADED])) and is_address(where := saved[1].decode("latin-1")):
