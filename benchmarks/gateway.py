@@ -24,11 +24,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway_processes import QUESTION, Server, free_port, gateway_command, missing_tools, nginx_command, served
+from gateway_processes import (
+    QUESTION,
+    NotStarted,
+    Server,
+    free_port,
+    gateway_command,
+    missing_tools,
+    nginx_command,
+    served,
+)
 from report import heading, table
 
 GOAL = 6.0
 CONNECTIONS = 32
+OURS = ("nginx", "anychat", "anychat, asyncio")
+"""Without these there is nothing to say."""
 
 
 class Round(NamedTuple):
@@ -62,11 +73,14 @@ def contenders(folder: Path, upstream: int) -> Iterator[Contender]:
         config = folder / "litellm.yaml"
         config.write_text(
             "model_list:\n- model_name: gpt-4o\n  litellm_params:\n    model: openai/gpt-4o\n"
-            f"    api_base: http://127.0.0.1:{upstream}/v1\n    api_key: none\n",
+            f"    api_base: http://127.0.0.1:{upstream}/v1\n    api_key: none\n"
+            "general_settings:\n  master_key: sk-benchmark\n",  # it does not start without one
             encoding="utf-8",
         )
-        command = [litellm, "--config", str(config), "--port", str(port), "--num_workers", "1"]
-        yield Contender("LiteLLM proxy", port, [*command, "--host", "127.0.0.1"], (("Authorization", "Bearer none"),))
+        # It has its prices with it, and need not fetch them.
+        start = ["env", "LITELLM_LOCAL_MODEL_COST_MAP=True", litellm, "--config", str(config), "--num_workers", "1"]
+        key = (("Authorization", "Bearer sk-benchmark"),)
+        yield Contender("LiteLLM proxy", port, [*start, "--host", "127.0.0.1", "--port", str(port)], key)
     if (portkey := os.environ.get("PORTKEY")) and (node := shutil.which("node")):
         port = free_port()
         headers = {"x-portkey-provider": "openai", "x-portkey-custom-host": f"http://127.0.0.1:{upstream}/v1"}
@@ -132,10 +146,17 @@ def main() -> None:
         folder.chmod(0o755)
         upstream = free_port()
         stack.enter_context(served(nginx_command(folder, upstream), upstream))
-        running = [
-            (contender, stack.enter_context(served(contender.command, contender.port)), script(folder, contender))
-            for contender in contenders(folder, upstream)
-        ]
+        running = []
+        left_out: dict[str, str] = {}
+        for contender in contenders(folder, upstream):
+            try:
+                server = stack.enter_context(served(contender.command, contender.port))
+            except NotStarted as error:
+                if contender.name in OURS:
+                    raise
+                left_out[contender.name] = str(error)
+            else:
+                running.append((contender, server, script(folder, contender)))
         idle = {contender.name: server.memory() for contender, server, _ in running}
         for _, server, file in running:
             ask(server, file, 1)
@@ -145,7 +166,9 @@ def main() -> None:
                 rounds[contender.name].append(ask(server, file, options.seconds))
         show(rounds, idle, {c.name: s.memory() for c, s, _ in running}, {c.name: s.cold for c, s, _ in running})
     for name, known in (("LiteLLM proxy", "LITELLM"), ("Portkey", "PORTKEY")):
-        if name not in rounds:
+        if name in left_out:
+            print(f"\n{name} is left out, it did not start: {left_out[name]}")
+        elif name not in rounds:
             print(f"\n{name} is not installed here ({known} says where it is; the script's head says how)")
 
 

@@ -10,15 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 __all__ = [
     "ANSWER",
     "QUESTION",
     "STREAMED",
+    "NotStarted",
     "Server",
     "free_port",
     "gateway_command",
@@ -40,6 +43,10 @@ ANSWER = (
     b'{"role":"assistant","content":"Hello! How can I help you today?"},"finish_reason":"stop"}],'
     b'"usage":{"prompt_tokens":9,"completion_tokens":9,"total_tokens":18}}'
 )
+
+
+class NotStarted(Exception):
+    """A server that did not come up; the text is what it said last."""
 
 
 class Server:
@@ -89,22 +96,37 @@ def free_port() -> int:
 
 @contextmanager
 def served(command: Sequence[str], port: int, path: str = "/", seconds: float = 60.0) -> Iterator[Server]:
-    """The server of a command once it answers at `port`, whatever it answers. Its whole group ends with the block."""
-    started = time.perf_counter()
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while not _answers(port, path):
-            if process.poll() is not None or time.perf_counter() - started > seconds:
-                raise SystemExit(f"{command[0]} did not come up on port {port}")
-            time.sleep(0.005)
-        yield Server(process, port, time.perf_counter() - started)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
+    """The server of a command once it answers at `port`, whatever it answers. Its whole group ends with the block.
+
+    Raises `NotStarted` when it ends before, or does not answer within so many seconds.
+    """
+    with tempfile.TemporaryFile() as said:
+        started = time.perf_counter()
+        process = subprocess.Popen(command, start_new_session=True, stdout=said, stderr=said)
         try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            while not _answers(port, path):
+                if process.poll() is not None or time.perf_counter() - started > seconds:
+                    raise NotStarted(_last_line(said) or f"{command[0]} did not answer on port {port}")
+                time.sleep(0.005)
+            yield Server(process, port, time.perf_counter() - started)
+        finally:
+            _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    with suppress(ProcessLookupError):  # it has ended by itself
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _last_line(file: IO[bytes]) -> str:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+    lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line), "")[:200]
 
 
 def _answers(port: int, path: str) -> bool:

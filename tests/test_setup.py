@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FILES = ["run", "dev"]
 
-_PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+) \\\n((?: {4}--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.M)
+# A package that is not for every platform says for which, behind a semicolon.
+_PIN = re.compile(
+    r"^([A-Za-z0-9._-]+)==(\S+)(?: ; [a-z_]+ [!=]= \"\w+\")? \\\n((?: {4}--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.M
+)
 
 
 def text(kind: str) -> str:
