@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from html import unescape
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from anychat.errors import AnychatError, AuthError, ChallengeRequired, ProtocolD
 from anychat.protocols import create
 from anychat.protocols.base import Site
 from anychat.session import Session
+from anychat.testing.recordings import load
 from anychat.transport import Timeouts, read, shared
 from anychat.wire import Request
 
@@ -158,6 +160,19 @@ async def test_the_frame_the_login_and_the_version_are_there(demo: Demo) -> None
     assert b"Stable tag: 2.4.5" in (await _get(f"{demo.url}{readme}"))[2]
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.outcome == "consent"], ids=_name)
+async def test_a_page_that_asks_for_consent_says_so(demo: Demo, page: DemoPage) -> None:
+    _, _, body = await _get(f"{demo.url}{page.path}/")
+    assert b"gdpr" in body or b"requireConsentCompliance&quot;:true" in body
+
+
+async def test_an_old_page_says_its_age_until_it_is_asked_for_with_a_query(demo: Demo) -> None:
+    for path, old in (("/aipkit-2.4-cached/", True), ("/aipkit-2.4-cached/?x=1", False), ("/aipkit-2.4-main/", False)):
+        exchange = await shared().send(Request("GET", f"{demo.url}{path}"), Timeouts())
+        assert (int(exchange.head.header("age") or 0) > 86400) is old
+        await exchange.aclose()
+
+
 async def test_a_floating_bot_keeps_its_history(demo: Demo) -> None:
     page = next(page for page in PAGES if page.path == "/ai-power-widget")
     first, second = await _two_questions(_session(demo, page, history="native"))
@@ -190,6 +205,20 @@ def test_the_markup_shows_the_bots_of_the_table(page: DemoPage) -> None:
     assert [bot for bot in found if bot in page.bots] == list(page.bots)
     assert "wordpress.test" in text
     assert "<style" not in text
+
+
+@pytest.mark.parametrize("name", sorted({page.markup for page in PAGES}))
+def test_the_markup_is_that_of_the_recording(name: str) -> None:
+    family, version, case = name.split("-", 2)
+    folder = Path(__file__).parent / "captures" / f"{family}-{version}"
+    [path] = [path for path in (folder / f"page-{case}.json", folder / f"{case}.json") if path.is_file()]
+    recorded = load(path).exchanges[0].body().decode()
+    widgets = re.compile(r"""data-(?:system|params|config|bot-id|nonce|openai_stream_nav)=("[^"]*"|'[^']*')""")
+    shown = [found[0] for found in widgets.finditer(markup(name))]
+    assert len(shown) >= 2
+    recorded = re.sub(r'(nonce(?:&quot;:&quot;|="))[0-9a-f]{10}', r"\1{nonce}", recorded, flags=re.I)
+    known = [found[0] for found in widgets.finditer(recorded)]
+    assert shown == known
 
 
 async def test_the_index_lists_every_page(demo: Demo) -> None:

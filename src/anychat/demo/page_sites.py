@@ -37,6 +37,9 @@ def _shown(page: DemoPage, visit: Visit, nonces: NonceBook) -> Reply:
     if "{nonce}" in html:
         old = cached or page.outcome == "stale"
         html = html.replace("{nonce}", nonces.old() if old else nonces.issue())
+    if page.outcome == "consent":
+        # The switch of a paid add-on: no recorded page has it on.
+        html = html.replace("requireConsentCompliance&quot;:false", "requireConsentCompliance&quot;:true")
     if page.rest == "/api":
         html = html.replace("wp-json", "api")
     html = html.replace(_RECORDED.replace("/", r"\/"), visit.base.replace("/", r"\/")).replace(_RECORDED, visit.base)
