@@ -48,7 +48,9 @@ def kill_writers(url: str, numbers: range, seconds: float) -> list[KillReport]:
         output, _ = writer.communicate()
         # The first line was read above; the last may be half a line.
         lines = [line.split() for line in output.decode().split("\n")[:-1]]
-        reports.append(_report(url, killed, [(uid, *map(int, rest)) for uid, *rest in lines]))
+        reports.append(
+            _report(url, killed, [(uid, int(added), int(rows), int(stall)) for uid, added, rows, stall in lines])
+        )
     return reports
 
 

@@ -12,12 +12,12 @@ PATIENCE = 60.0
 
 def request(number: int, **fields: Any) -> RequestRow:
     """A request with a uid made of its number."""
-    given = {"at": 1_700_000_000.0 + number, "model": "m", "target": "a/m", "status": 200}
+    given: dict[str, Any] = {"at": 1_700_000_000.0 + number, "model": "m", "target": "a/m", "status": 200}
     return RequestRow(uid=f"{number:032x}", request=f"req_{number}", **(given | fields))
 
 
 def attempt(number: int, which: int = 1, **fields: Any) -> AttemptRow:
-    given = {"at": 1_700_000_000.0 + number, "target": "a/m", "status": 200}
+    given: dict[str, Any] = {"at": 1_700_000_000.0 + number, "target": "a/m", "status": 200}
     return AttemptRow(uid=f"{number:032x}", number=which, **(given | fields))
 
 

@@ -138,7 +138,9 @@ def test_days_are_those_of_the_local_zone(url: str, opened: Open, monkeypatch: p
     database = opened(url)
     with zone(name, monkeypatch):
         midnight = datetime(2026, 3, 2).timestamp()
-        rows = [(RequestRow(uid="", at=midnight + shift), []) for shift in (-0.001, 0.0, 86_399.999, 86_400.0)]
+        rows: list[Entry] = [
+            (RequestRow(uid="", at=midnight + shift), []) for shift in (-0.001, 0.0, 86_399.999, 86_400.0)
+        ]
         put(database, rows)
         found = [(row.name, row.requests) for row in usage(database, "day")]
     assert found == [("2026-03-01", 1), ("2026-03-02", 2), ("2026-03-03", 1)]
