@@ -20,7 +20,8 @@ FILES = ["run", "dev"]
 
 # A package that is not for every platform says for which, behind a semicolon.
 _PIN = re.compile(
-    r"^([A-Za-z0-9._-]+)==(\S+)(?: ; [a-z_]+ [!=]= \"\w+\")? \\\n((?: {4}--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.M
+    r"^([A-Za-z0-9._-]+)==(\S+)(?: ; [a-z_]+ [!=]= \"\w+\")? \\\n((?: {4}--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)",
+    re.M,
 )
 
 
