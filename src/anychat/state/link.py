@@ -288,7 +288,11 @@ class Link:
                 health_check_interval=0 if timeout is None else _LISTEN_SECONDS,
             )
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"gateway.state: {self._where}: {error}") from error
+            # Not in the words of the cause: they can have a part of a password in them.
+            raise ConfigError(
+                "gateway.state: this is no address of a server, such as redis://USER:PASSWORD@HOST:PORT/0; "
+                "write what is special in a password as %XX"
+            ) from error
 
     # Listening
 
@@ -338,5 +342,4 @@ def _reason(error: BaseException) -> str:
 def _where(url: str) -> str:
     """The address without its credentials."""
     parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    return f"{parts.scheme}://{parts.path if parts.scheme == 'unix' else parts.netloc.rpartition('@')[2]}"
