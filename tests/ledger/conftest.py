@@ -1,5 +1,6 @@
 """Databases for the tests of the ledger: a file of SQLite's, and a PostgreSQL server of the tests' own."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ def server() -> Iterator[PostgresServer]:
     """A running PostgreSQL."""
     programs = find_programs()
     if programs is None:
+        assert not os.environ.get("CI"), "PostgreSQL is missing, and here it must not be"
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
     server = PostgresServer(programs)
     try:
