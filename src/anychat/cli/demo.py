@@ -14,6 +14,7 @@ from anychat.cli.render import for_output, printable
 from anychat.client import AsyncClient
 from anychat.demo.app import MOUNTS
 from anychat.demo.faults import FAULTS
+from anychat.demo.pages import PAGES
 from anychat.demo.server import Demo
 from anychat.errors import AnychatError, ProviderError
 from anychat.gateway.core import Gateway
@@ -129,6 +130,7 @@ async def _serve(server: Demo) -> None:
     async with server:
         for mount, what in MOUNTS.items():
             click.echo(f"{server.url}{mount:<16} {what}")
+        click.echo(f"{server.url}/ lists {len(PAGES)} pages with an assistant, to discover and ask.")
         click.echo("Ctrl-C stops it.")
         await asyncio.get_running_loop().create_future()
 
