@@ -74,7 +74,7 @@ def new_key(random: Callable[[int], bytes], name: str, *, created: int = 0) -> t
 
 
 def given_key(headers: Mapping[str, str]) -> str:
-    """The key that a caller sent, as for OpenAI's API or as for Anthropic's; empty for none. Names are in lower case."""
+    """The key that a caller sent, in OpenAI's way or in Anthropic's; empty for none. Names are in lower case."""
     scheme, _, key = headers.get("authorization", "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
 
