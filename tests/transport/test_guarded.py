@@ -12,7 +12,7 @@ from anychat.egress import GuardedTransport, guarded
 from anychat.errors import AddressRefused, ConfigError, ConnectFailed, RemoteProtocolError, TimedOut, UnsupportedFeature
 from anychat.transport import Timeouts, TransportOptions, open_exchange, read
 from anychat.wire import Limits, Request
-from tests.transport.conftest import LONG
+from tests.transport.conftest import LONG, Authority
 from tests.transport.server import Conn, Got, Server, serving
 from tests.transport.test_redirects import CREDENTIALS, HARMLESS, ending, redirecting
 
@@ -154,6 +154,17 @@ async def test_credentials_do_not_go_to_another_origin(server: Server, kind: str
     assert "session=s3cr3t" in first.header("cookie")
     assert not [name for name, value in second.headers if "s3cr3t" in value or name == "cookie"]
     assert second.header("accept") == HARMLESS["accept"]
+
+
+async def test_certificates_are_still_for_the_name(tls_server: Server, authority: Authority, kind: str) -> None:
+    ending(tls_server)
+    names = Names(localhost=[[HERE]], other_example=[[HERE]])
+    options = TransportOptions(verify=authority.pem)
+    async with aclosing(GuardedTransport(options, LISTED, kind=kind, resolver=names)) as transport:
+        assert await fetch(transport, f"https://localhost:{tls_server.port}/end") == b"ok"
+        with pytest.raises(ConnectFailed):
+            await fetch(transport, f"https://other.example:{tls_server.port}/end")
+    assert len(tls_server.got) == 1
 
 
 async def test_redirects_and_bodies_have_limits(server: Server, kind: str) -> None:
