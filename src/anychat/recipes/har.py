@@ -15,19 +15,19 @@ from anychat.wire import Head, Request
 __all__ = ["read_har"]
 
 
-class _Pair(Struct):
+class _Pair(Struct, frozen=True):
     name: str = ""
     value: str = ""
 
 
-class _Post(Struct):
+class _Post(Struct, frozen=True):
     mimeType: str = ""
     text: str = ""
     params: list[_Pair] = []
     encoding: str = ""
 
 
-class _Request(Struct):
+class _Request(Struct, frozen=True):
     method: str
     url: str
     headers: list[_Pair] = []
@@ -35,29 +35,29 @@ class _Request(Struct):
     postData: _Post | None = None
 
 
-class _Content(Struct):
+class _Content(Struct, frozen=True):
     mimeType: str = ""
     text: str = ""
     encoding: str = ""
 
 
-class _Response(Struct):
+class _Response(Struct, frozen=True):
     status: int = 0
     headers: list[_Pair] = []
     content: _Content = _Content()
 
 
-class _Entry(Struct):
+class _Entry(Struct, frozen=True):
     request: _Request
     response: _Response = _Response()
     startedDateTime: str = ""
 
 
-class _Log(Struct):
+class _Log(Struct, frozen=True):
     entries: list[_Entry]
 
 
-class _File(Struct):
+class _File(Struct, frozen=True):
     log: _Log
 
 

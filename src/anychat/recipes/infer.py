@@ -37,7 +37,9 @@ class _Inference:
         self._chat = chat
         self._asked = chat.request
         self._url = self._page_url()
-        self._tracer = Tracer(exchanges, self._url, by_name=by_name)
+        own = {i for i, e in enumerate(exchanges) if i != chat.index and written(e.request).path == self._asked.path}
+        others = [Exchange(request=e.request) if i in own else e for i, e in enumerate(exchanges)]
+        self._tracer = Tracer(others, self._url, by_name=by_name)
         self._parts: list[Part] = []
         self._defaults: dict[str, Any] = {}
 

@@ -73,7 +73,12 @@ def find_chat(exchanges: list[Exchange], question: str = "") -> Chat | None:
             continue
         rival = places[1][0] if len(places) > 1 else 0.0
         rated.append((score + min(answer.score, 30), _chat(index, asked, path, text, answer, question, score, rival)))
-    return max(rated, key=lambda row: row[0])[1] if rated else None
+    if not rated:
+        return None
+    best = max(rated, key=lambda row: row[0])[1]
+    # A conversation is learnt from its first question: what that does not send yet, its answer gives.
+    alike = (chat for _, chat in rated if (chat.request.path, chat.path[0]) == (best.request.path, best.path[0]))
+    return best if question else min(alike, key=lambda chat: chat.index)
 
 
 def _chat(
