@@ -28,8 +28,8 @@ __all__ = ["USER_AGENT", "Fetch", "Manners", "Visitor", "discover"]
 
 USER_AGENT = f"anychat/{__version__} (looks for chat assistants; heeds robots.txt as anychat)"
 
-Fetch = Callable[[str], Awaitable[Page]]
-"""Gives the page at an address. Raises `AnychatError` when none came."""
+Fetch = Callable[[str, str], Awaitable[Page]]
+"""Gives the page at an address for a method, GET or (without a body) POST. Raises `AnychatError` when none came."""
 
 _ROBOTS_BYTES = 512 << 10
 """As much of robots.txt as has to be read (RFC 9309, 2.5)."""
@@ -68,7 +68,7 @@ class Visitor:
         self.delays: dict[str, float] = {}
         """Host -> seconds between two requests, where its robots.txt asks for more than the usual pause."""
 
-    async def fetch(self, url: str) -> Page:
+    async def fetch(self, url: str, method: str = "GET") -> Page:
         """The page at `url`, cut at the limit. Raises `TransportError`s, and `ConfigError` beyond the count."""
         async with self._lock:
             if self.fetched >= self.manners.fetches:
@@ -77,7 +77,7 @@ class Visitor:
             host = urlsplit(url).netloc
             await self._wait(host)
             try:
-                return await self._get(url)
+                return await self._get(url, method)
             finally:
                 self._last[host] = time.monotonic()
 
@@ -86,7 +86,7 @@ class Visitor:
         if (last := self._last.get(host)) is not None and (left := last + pause - time.monotonic()) > 0:
             await asyncio.sleep(left)
 
-    async def _get(self, url: str) -> Page:
+    async def _get(self, url: str, method: str) -> Page:
         manners = self.manners
         self._first_origin = self._first_origin or origin_of(url)
         headers = {"accept": "text/html,application/xhtml+xml,application/json;q=0.9,*/*;q=0.5"}
@@ -97,7 +97,7 @@ class Visitor:
             connect=manners.seconds, first_byte=manners.seconds, idle=manners.seconds, total=manners.seconds
         )
         limits = Limits(redirects=manners.redirects)
-        exchange = await open_exchange(self._transport, Request("GET", url, headers), self._jar, timeouts, limits)
+        exchange = await open_exchange(self._transport, Request(method, url, headers), self._jar, timeouts, limits)
         body, cut = await _read(exchange, manners.page_bytes)
         head = exchange.head
         return Page(head.url or url, body, head.status, head.headers, cut)
@@ -138,7 +138,7 @@ async def discover(
     if not is_address(url):
         raise ConfigError(f"{url!r} is no http or https address")
     search = _Search(fetch, visitor, user_agent, heed=crawl > 0)
-    findings = await search.look(await fetch(url), ask_first=url)
+    findings = await search.look(await fetch(url, "GET"), ask_first=url)
     if crawl:
         async for page in search.crawl(url, min(crawl, 2)):
             findings = _merged(findings, await search.look(page))
@@ -165,7 +165,7 @@ class _Search:
             if not findings.wanted:
                 break
             for wanted in findings.wanted:
-                await self._have(wanted.url)
+                await self._have(wanted.url, wanted.method)
             findings = recognise(page, self._pages, now=time.time())
         return findings
 
@@ -184,14 +184,14 @@ class _Search:
                         yield got
             level = following
 
-    async def _have(self, url: str) -> Page:
+    async def _have(self, url: str, method: str = "GET") -> Page:
         """The page, from before or fetched now; one with status 0 when it cannot be had or robots.txt forbids it."""
         page = self._pages.get(url)
         if page is None:
             page = Page(url, b"", 0)
             try:
                 if not self._heed or await self._allowed(url):
-                    page = await self._fetch(url)
+                    page = await self._fetch(url, method)
             except AnychatError:
                 pass  # a further page is never worth failing for: what the first one says stands
             self._pages[url] = page
@@ -210,7 +210,7 @@ class _Search:
 
         rules = RobotFileParser()
         try:
-            page = await self._fetch(f"{origin}/robots.txt")
+            page = await self._fetch(f"{origin}/robots.txt", "GET")
         except AnychatError:
             page = Page(origin, b"", 503)
         if page.status >= 500:

@@ -32,7 +32,9 @@ class Wanted(Struct, frozen=True):
     """A further page that would tell more."""
 
     url: str
-    why: Literal["iframe", "popup", "rest-index", "readme", "models", "tags"]
+    why: Literal["iframe", "popup", "rest-index", "readme", "bootstrap", "models", "tags"]
+    method: Literal["GET", "POST"] = "GET"
+    """POST, without a body, for the bootstrap that a browser does when it shows the page."""
 
 
 class Evidence(Struct, frozen=True):

@@ -1,17 +1,18 @@
 """The three families of WordPress plugins: what their widgets say on a page."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from anychat.decoding import plain_text
-from anychat.discovery.findings import MAX_FOUND, Evidence, Found, MessageLimit, Missing
-from anychat.discovery.sight import Sight
+from anychat.decoding import find_json, plain_text
+from anychat.discovery.findings import MAX_FOUND, Evidence, Found, MessageLimit, Missing, Page
+from anychat.discovery.sight import Sight, is_address
 from anychat.protocols import ai_engine, ai_power, aipkit
+from anychat.protocols.base import challenge_page
 from anychat.protocols.wordpress import text_in
 
-__all__ = ["AI_ENGINE", "GPT3", "Known", "find_ai_engine", "find_ai_power", "find_aipkit"]
+__all__ = ["AI_ENGINE", "GPT3", "Known", "bootstrap_of", "find_ai_engine", "find_ai_power", "find_aipkit"]
 
 AI_ENGINE = "ai-engine"
 GPT3 = "gpt3-ai-content-generator"
@@ -21,11 +22,25 @@ GPT3 = "gpt3-ai-content-generator"
 class Known:
     """What other pages of the site said: the REST index and the plugins' readme files."""
 
-    def __init__(self, versions: dict[str, str], shut_out: str = "") -> None:
+    def __init__(self, pages: Mapping[str, Page], versions: dict[str, str], shut_out: str = "") -> None:
+        self.pages = pages
         self.versions = versions
         """Plugin's folder -> version."""
         self.shut_out = shut_out
         """What the REST index answered to a visitor, when it refused."""
+
+    def refusal(self, bootstrap: str) -> tuple[str, Evidence | None]:
+        """What the bootstrap of AI Engine answered to a visitor when it refused, and the evidence either way."""
+        page = self.pages.get(bootstrap)
+        if page is None or not page.status:
+            return self.shut_out, None
+        value = find_json(page.body)
+        where = "POST /mwai/v1/start_session"
+        if page.status in (401, 403) and not challenge_page(page.head, page.body):
+            said = plain_text(text_in(value, "message")) or f"HTTP {page.status}"
+            return said, Evidence(where, f"HTTP {page.status}: {said}")
+        given = bool(text_in(value, "restNonce"))
+        return self.shut_out, Evidence(where, "a nonce for a visitor" if given else f"HTTP {page.status}")
 
 
 def find_ai_engine(sight: Sight, known: Known) -> Iterator[Found]:
@@ -40,6 +55,7 @@ def find_ai_engine(sight: Sight, known: Known) -> Iterator[Found]:
         seen.add(key)
         version, why = _engine_version(system, known.versions.get(AI_ENGINE, ""))
         consent = widget.consent or (held.says if held else "")
+        refusal, handshake = known.refusal(bootstrap_of(widget))
         yield Found(
             protocol="ai-engine",
             row=_engine_row(sight, widget),
@@ -50,11 +66,11 @@ def find_ai_engine(sight: Sight, known: Known) -> Iterator[Found]:
             kind="popup" if params.get("window") else "inline",
             greeting=plain_text(text_in(params, "startSentence")),
             stream=bool(system.get("stream")),
-            guests=_guests(sight, known),
+            guests=_guests(sight, refusal),
             uploads=_uploads(params, images=("imageUpload",), files=("fileUpload", "fileSearch")),
             consent=consent,
             limit=MessageLimit(widget.max_length, "bytes" if _counts_bytes(system, version) else "characters"),
-            missing=tuple(_engine_missing(sight, widget.nonce or "", params, consent, known)),
+            missing=tuple(_engine_missing(sight, widget.nonce or "", params, consent, refusal)),
             evidence=tuple(
                 filter(
                     None,
@@ -62,6 +78,7 @@ def find_ai_engine(sight: Sight, known: Known) -> Iterator[Found]:
                         Evidence("div.mwai-chatbot-container[data-system]", f"restUrl {system.get('restUrl')}"),
                         Evidence("data-params", f"textInputMaxLength {params.get('textInputMaxLength', 'not said')}"),
                         why,
+                        handshake,
                         held,
                     ),
                 )
@@ -83,13 +100,18 @@ def _engine_row(sight: Sight, widget: ai_engine.Widget) -> dict[str, Any]:
     return row
 
 
-def _engine_missing(sight: Sight, nonce: str, params: dict[str, Any], consent: str, known: Known) -> Iterator[Missing]:
+def _engine_missing(sight: Sight, nonce: str, params: dict[str, Any], consent: str, refusal: str) -> Iterator[Missing]:
     mode = text_in(params, "mode")
     if mode in ("images", "realtime"):
         yield Missing("mode", f"the bot is made for {mode}, not for chat: it may not answer in words")
     if stale := sight.stale_nonce(nonce):
         yield stale
-    yield from _gates(sight, consent, known)
+    yield from _gates(sight, consent, refusal)
+
+
+def bootstrap_of(widget: ai_engine.Widget) -> str:
+    """The address at which visitors of a page get a nonce, from version 2.4.4 on; empty when the page gives one."""
+    return "" if widget.nonce or not is_address(widget.rest) else widget.rest + ai_engine.START
 
 
 def _engine_version(system: dict[str, Any], readme: str) -> tuple[str, Evidence]:
@@ -145,10 +167,10 @@ def find_ai_power(sight: Sight, known: Known) -> Iterator[Found]:
             kind="popup" if floating else "inline",
             greeting="" if greeting is None else " ".join(greeting.text().split()),
             stream=node.attributes.get("data-openai_stream_nav") == "1",
-            guests=_guests(sight, known),
+            guests=_guests(sight, known.shut_out),
             uploads=("images",) if _shows_image_button(node) else (),
             consent=consent,
-            missing=(*missing, *_gates(sight, consent, known)),
+            missing=(*missing, *_gates(sight, consent, known.shut_out)),
             evidence=tuple(
                 filter(
                     None,
@@ -192,12 +214,12 @@ def find_aipkit(sight: Sight, known: Known) -> Iterator[Found]:
             kind="popup" if popup else "inline",
             greeting=plain_text(text_in(words, "initialGreeting")),
             stream=config.get("streamEnabled", True) is not False,
-            guests=_guests(sight, known),
+            guests=_guests(sight, known.shut_out),
             uploads=_uploads(config, images=("imageUploadEnabledUI",), files=("fileUploadEnabledUI",)),
             consent=consent,
             missing=(
                 *((stale,) if (stale := sight.stale_nonce(text_in(config, "nonce"))) else ()),
-                *_gates(sight, consent, known),
+                *_gates(sight, consent, known.shut_out),
             ),
             evidence=tuple(
                 filter(
@@ -247,17 +269,17 @@ def _uploads(said: dict[str, Any], *, images: tuple[str, ...], files: tuple[str,
     return tuple(kind for kind, keys in kinds if any(said.get(key) for key in keys))
 
 
-def _guests(sight: Sight, known: Known) -> bool | None:
-    """Whether visitors may ask: what the REST index said, else that the page shows them the chat."""
-    if known.shut_out:
+def _guests(sight: Sight, refusal: str) -> bool | None:
+    """Whether visitors may ask: what the site answered to one, else that the page shows them the chat."""
+    if refusal:
         return False
     return True if sight.as_guest else None
 
 
-def _gates(sight: Sight, consent: str, known: Known) -> Iterator[Missing]:
+def _gates(sight: Sight, consent: str, refusal: str) -> Iterator[Missing]:
     if consent:
         yield Missing("consent", "the site asks visitors for consent before they chat; agree with --accept-consent")
-    if known.shut_out:
-        yield Missing("login", f"the site's REST routes are closed to visitors: {known.shut_out}")
+    if refusal:
+        yield Missing("login", f"the site shuts visitors out: {refusal}")
     if not sight.url:
         yield Missing("address", "the file does not say which site it came from; give the page's address")

@@ -10,9 +10,10 @@ from msgspec import structs
 from anychat.decoding import find_json, plain_text
 from anychat.discovery.apis import find_apis, wants_lists
 from anychat.discovery.findings import MAX_FOUND, Evidence, Findings, Found, Missing, Page, Wanted
-from anychat.discovery.plugins import AI_ENGINE, GPT3, Known, find_ai_engine, find_ai_power, find_aipkit
+from anychat.discovery.plugins import AI_ENGINE, GPT3, Known, bootstrap_of, find_ai_engine, find_ai_power, find_aipkit
 from anychat.discovery.sight import Sight, is_address, origin_of
 from anychat.errors import AssistantGone
+from anychat.protocols.ai_engine import shown_widgets
 from anychat.protocols.base import challenge_page
 from anychat.protocols.bodies import is_page
 from anychat.protocols.wordpress import no_widget, text_in
@@ -148,6 +149,10 @@ class _Recognition:
         if any(one.protocol == "ai-engine" for one in found):
             if sight.rest_root:
                 self._want(Wanted(sight.rest_root, "rest-index"))
+            # All bots of a site have the same bootstrap.
+            shown = shown_widgets(sight.tree, sight.url)[0].widget
+            if bootstrap := bootstrap_of(shown):
+                self._want(Wanted(bootstrap, "bootstrap", "POST"))
             self._want(Wanted(f"{sight.home}/wp-content/plugins/{AI_ENGINE}/readme.txt", "readme"))
 
     def _known(self, sight: Sight) -> Known:
@@ -163,7 +168,7 @@ class _Recognition:
             value = find_json(index.body)
             if text_in(value, "code").startswith("rest_"):
                 shut_out = plain_text(text_in(value, "message")) or f"HTTP {index.status}"
-        return Known(versions, shut_out)
+        return Known(self._more, versions, shut_out)
 
     def _inline(self, sight: Sight, depth: int) -> Iterator[Found]:
         """Markup that stands in the page as text: popups in templates, frames with their document beside them."""

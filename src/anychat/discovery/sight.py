@@ -24,8 +24,11 @@ _CACHED = (
 )
 """How page caches sign their pages: WP Rocket by seconds since 1970; LiteSpeed, WP Super Cache and W3 Total Cache
 by a date."""
-_SIGNED_BYTES = 8192
+_SIGNED_BYTES = 2048
 """Caches sign at the end."""
+_ROOT = re.compile(r"(.*)/(?:wp-json/?|index\.php)")
+_CONTENT = re.compile(rb"https?://[^/\"'<>\s]{1,255}((?:/[\w.~-]{1,80}){0,8})/wp-content/")
+"""Where WordPress stands, by its REST root; where that was moved, by its files."""
 _PLUGIN_SCRIPT = re.compile(
     rb"/plugins/([\w-]+)/([^\"'<>\s?]{1,200}\.(?:js|css))(?:\?(?:[^\"'<>\s]{0,80}?&)?ver=([\w.]+))?"
 )
@@ -71,12 +74,11 @@ class Sight:
     def home(self) -> str:
         """The address of the WordPress site that the page belongs to, without a slash; its origin when unknown."""
         origin = origin_of(self.url)
-        path = urlsplit(self.rest_root).path if self.rest_root else ""
-        folder = re.sub(r"/(?:wp-json/?|index\.php)$", "", path) if path else ""
-        here = urlsplit(self.url).path
-        if folder != path and folder.strip("/") and f"{here}/".startswith(f"{folder}/"):
-            return origin + folder
-        return origin
+        here = f"{urlsplit(self.url).path}/"
+        root = _ROOT.fullmatch(urlsplit(self.rest_root).path)
+        content = None if root else _CONTENT.search(self.page.body)
+        folder = root[1] if root else content[1].decode("latin-1") if content else ""
+        return origin + folder if folder and here.startswith(f"{folder}/") else origin
 
     @cached_property
     def path(self) -> str:

@@ -51,10 +51,10 @@ from anychat.wire import Call, Decoder, Handshake, Head, Limits, Request, Respon
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborHTMLParser
 
-__all__ = ["AIEngine", "ShownWidget", "Widget", "shown_widgets"]
+__all__ = ["START", "AIEngine", "ShownWidget", "Widget", "shown_widgets"]
 
 _SUBMIT = "/mwai-ui/v1/chats/submit"
-_START = "/mwai/v1/start_session"
+START = "/mwai/v1/start_session"
 _CONTAINER = "div.mwai-chatbot-container[data-system]"
 _WIDGET = "widget"
 _SESSION = "session"
@@ -227,7 +227,7 @@ class AIEngine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         An old nonce must not be sent along: the site would refuse it before it looked at the route.
         """
         headers = {"accept": "application/json", "content-type": "application/json"}
-        response = yield Request("POST", widget.rest + _START, headers)
+        response = yield Request("POST", widget.rest + START, headers)
         head, body = response.head, response.body
         value = find_json(body)
         if head.status == 404:
