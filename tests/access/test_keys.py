@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from anychat.access.keys import Key, KeyRing, check, check_model, find, given_key, hash_of, new_key
+from anychat.access.keys import Key, KeyRing, check, check_model, find, hash_of, new_key
 from anychat.errors import AuthError, Refused
 
 
@@ -122,25 +122,3 @@ def test_a_replaced_ring_knows_only_the_new_keys() -> None:
     assert ring.find(new, 0.0) is second
     with pytest.raises(AuthError):
         ring.find(old, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("headers", "key"),
-    [
-        ({"authorization": "Bearer ak-1"}, "ak-1"),
-        ({"authorization": "bearer  ak-1 "}, "ak-1"),
-        ({"x-api-key": "ak-2"}, "ak-2"),
-        ({"authorization": "Bearer ak-1", "x-api-key": "ak-2"}, "ak-1"),
-        ({"authorization": "Basic YTpi", "x-api-key": "ak-2"}, "ak-2"),
-        ({"authorization": "Basic YTpi"}, ""),
-        ({"authorization": "Bearer"}, ""),
-        ({}, ""),
-    ],
-)
-def test_keys_as_programs_send_them(headers: dict[str, str], key: str) -> None:
-    assert given_key(headers) == key
-
-
-def test_without_a_key_the_caller_is_told_how_to_send_one() -> None:
-    with pytest.raises(AuthError, match="Bearer KEY"):
-        KeyRing().find("", 0.0)

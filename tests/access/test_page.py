@@ -5,6 +5,7 @@ import inspect
 from anychat.access import keys, limits
 from anychat.access.keys import Key
 from anychat.access.limits import Limiter
+from anychat.gateway import callers
 from anychat.state import MemoryState
 from anychat.state.base import BUCKETS
 from anychat.state.redis import RedisState
@@ -22,8 +23,14 @@ def test_headers_are_those_of_the_code() -> None:
 
 def test_refusals_are_those_of_the_code() -> None:
     told = {code for row in rows(PAGE, "refused because") for code in names_in(row[1])}
-    source = inspect.getsource(keys) + inspect.getsource(limits)
-    assert told == {"invalid_api_key", "model_not_found", "rate_limit_exceeded", "insufficient_quota"}
+    source = "".join(map(inspect.getsource, (keys, limits, callers)))
+    assert told == {
+        "missing_api_key",
+        "invalid_api_key",
+        "model_not_found",
+        "rate_limit_exceeded",
+        "insufficient_quota",
+    }
     assert {code for code in told if f'code="{code}"' not in source} == set()
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator
 
 import pytest
+import redis.asyncio
 
 from anychat.chat import Conversation, Image, Message, Text, ToolCall
 from anychat.errors import ConfigError
@@ -98,6 +99,8 @@ async def test_a_budget_is_settled_and_ends(state: State) -> None:
     refused = await state.take_if_below([want])
     assert (refused.refused, refused.used) == (0, (100,))
     assert 0 < refused.retry_after <= 60
+    state.settle([Want("day", 500, 100, 60.0, fixed=True)], [0], outcome.at)
+    assert (await state.take_if_below([want])).used == (1,), "it never falls below nothing"
     short = Want("short", 1, 1, 0.02, fixed=True)
     assert (await state.take_if_below([short])).refused < 0
     await asyncio.sleep(0.05)
@@ -151,6 +154,22 @@ async def test_a_caller_that_goes_away_keeps_nothing(state: State) -> None:
     await state.get("and another")
     assert (await state.take_if_below([Want("r", 0, 5, 60.0)])).used == (kept,)
     assert sum([await state.lease("s", f"new {number}", 5, 60) for number in range(5)]) == 5 - held
+
+
+async def test_the_server_counts_a_window_as_it_is_counted_here(server: Server) -> None:
+    state = await reached(server, prefix="window:")
+    async with redis.asyncio.Redis.from_url(server.url) as client:
+        now = int((await client.time())[0])
+        # A window of 60 seconds has buckets of one: the first two have left it, the third is its oldest.
+        counts = {now - 1000: 7, now - 61: 5, now - 59: 3, now - 10: 2}
+        await client.hset("window:r", mapping={str(bucket): count for bucket, count in counts.items()})
+    full = await state.take_if_below([Want("r", 3, 5, 60.0)])
+    assert (full.refused, full.used) == (0, (5,))
+    assert 0 < full.retry_after <= 2
+    later = await state.take_if_below([Want("r", 4, 5, 60.0)])
+    assert 48 < later.retry_after <= 51
+    assert (await state.take_if_below([Want("r", 6, 5, 60.0)])).retry_after == 60
+    await state.aclose()
 
 
 # Stores

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from anychat.errors import AuthError, Refused
 
-__all__ = ["KEY_PREFIX", "Key", "KeyRing", "check", "check_model", "find", "given_key", "hash_of", "new_key"]
+__all__ = ["KEY_PREFIX", "Key", "KeyRing", "check", "check_model", "find", "hash_of", "new_key"]
 
 KEY_PREFIX = "ak-"
 """How every key begins, so that people and scanners of secrets know one when they see it."""
@@ -73,12 +73,6 @@ def new_key(random: Callable[[int], bytes], name: str, *, created: int = 0) -> t
     return plain, Key(id=random(_ID_BYTES).hex(), name=name, hash=hash_of(plain), created=created)
 
 
-def given_key(headers: Mapping[str, str]) -> str:
-    """The key that a caller sent, in OpenAI's way or in Anthropic's; empty for none. Names are in lower case."""
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
-
-
 def find(keys: Mapping[str, Key], plain: str) -> Key | None:
     """The key of a text, from keys by their hashes.
 
@@ -124,10 +118,7 @@ class KeyRing:
         self._keys = {key.hash: key for key in keys}
 
     def find(self, plain: str, now: float) -> Key:
-        """The key of a text. Raises `AuthError` for none, and one that is unknown, switched off or expired at `now`."""
-        if not plain:
-            said = "a key is needed here: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`"
-            raise AuthError(said, status=401, code="invalid_api_key")
+        """The key of a text. Raises `AuthError` for one that is unknown, switched off or expired at `now`."""
         return check(find(self._keys, plain), now)
 
     @property
