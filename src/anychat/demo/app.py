@@ -125,7 +125,11 @@ class App:
         else:
             reply = service.respond(visit)
             if not reply.stream and "slow-first-token" in wanted:
-                await asyncio.sleep(wanted["slow-first-token"])
+                try:
+                    await asyncio.sleep(wanted["slow-first-token"])
+                except asyncio.CancelledError:
+                    seen.ended = "hangup"
+                    raise
         prepare(reply, wanted)
         return self._deliver(reply, wanted, seen)
 
