@@ -202,15 +202,20 @@ def server() -> Iterator[Server]:
         yield running
 
 
+async def reached(server: Server, *, prefix: str) -> RedisState:
+    state = RedisState(server.url, timeout=10, connect_timeout=10, first_delay=0.01, prefix=prefix)
+    await state.start()
+    await eventually(lambda: state.healthy, "the server is reached")
+    return state
+
+
 @pytest.fixture(params=["memory", "redis"])
 async def state(request: pytest.FixtureRequest) -> AsyncGenerator[State, None]:
     if request.param == "memory":
         yield MemoryState()
         return
     server: Server = request.getfixturevalue("server")
-    opened = RedisState(server.url, timeout=10, connect_timeout=10, first_delay=0.01, prefix=f"{request.node.name}:")
-    await opened.start()
-    await eventually(lambda: opened.healthy, "the server is reached")
+    opened = await reached(server, prefix=f"{request.node.name}:")
     yield opened
     assert opened.healthy, opened.problem
     await opened.aclose()
@@ -258,3 +263,43 @@ async def test_callers_that_go_away_while_they_wait_keep_no_stream(state: State)
     await state.get("a look, which comes after what is given back")
     await state.get("and another")
     assert len(await asyncio.gather(*(limiter.admit(key, "m", 10) for _ in range(5)))) == 5
+
+
+async def test_a_caller_that_goes_away_between_stream_and_tokens_keeps_no_stream(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = await reached(server, prefix="between:")
+    limiter = Limiter(state)
+    key = key_with(requests_per_minute=10, streams=1)
+    waiting = asyncio.Event()
+
+    async def never(wants: object) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(state, "take_if_below", never)
+        caller = asyncio.ensure_future(limiter.admit(key, "m", 0))
+        await waiting.wait()
+        caller.cancel()
+        assert isinstance((await asyncio.gather(caller, return_exceptions=True))[0], asyncio.CancelledError)
+    assert await limiter.admit(key, "m", 0)
+    await state.aclose()
+
+
+async def test_a_stream_that_ends_while_it_is_renewed_is_over(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = await reached(server, prefix="renewed:")
+    limiter = Limiter(state)
+    key = key_with(streams=1)
+    admission = await limiter.admit(key, "m", 0)
+    lease = state.lease
+
+    async def end_meanwhile(*args: Any) -> bool:
+        admission.release()
+        return await lease(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(state, "lease", end_meanwhile)
+        await limiter.renew()
+    assert await limiter.admit(key, "m", 0)
+    await state.aclose()
