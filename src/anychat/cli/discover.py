@@ -20,7 +20,7 @@ from anychat.discover import USER_AGENT, Manners, Visitor
 from anychat.discover import discover as discover_page
 from anychat.discovery import Findings, Found, Page, Traffic, from_traffic, recognise
 from anychat.discovery.sight import is_address
-from anychat.errors import AnychatError, AssistantGone, ConfigError, ContextTooLong
+from anychat.errors import AnychatError, AssistantGone, AuthError, ConfigError, ContextTooLong
 from anychat.transport import TransportOptions, create
 from anychat.wire import Request
 
@@ -123,6 +123,7 @@ def discover(
         _check_question(findings.found[0], question, accept_consent)
         asking = _ask(findings.found[0], question, options, api_key, show=not as_json)
         tried = asyncio.run(asking)
+        findings = _with_outcome(findings, tried)
     if as_json:
         _print_json(target, look, findings, tried)
     elif question is None:
@@ -262,6 +263,16 @@ async def _ask(found: Found, question: str, way: TransportOptions, api_key: str 
     if show and tried.answer:
         click.echo()
     return tried
+
+
+def _with_outcome(findings: Findings, tried: _Tried) -> Findings:
+    """What a question showed of the first assistant: whether a guest may ask it."""
+    first = findings.found[0]
+    if tried.error is None:
+        first = structs.replace(first, guests=True)
+    elif isinstance(tried.error, AuthError):
+        first = structs.replace(first, guests=False)
+    return structs.replace(findings, found=(first, *findings.found[1:]))
 
 
 def _save(found: Found, name: str, file: Path | None) -> None:

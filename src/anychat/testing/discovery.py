@@ -25,7 +25,6 @@ __all__ = ["Score", "corpus", "main", "score"]
 
 FAMILIES = {"aiengine": "ai-engine", "aipower": "ai-power", "aipkit": "aipkit"}
 """How the folders of recordings begin -> the protocol of their pages."""
-_HOST = "http://wordpress.test"
 
 
 class Score(Struct):
@@ -101,7 +100,7 @@ def _recorded(file: Path, family: str) -> Iterator[Labelled]:
     for exchange in recording.exchanges:
         if exchange.request.method == "GET" and exchange.head.content_type == "text/html":
             url, head = exchange.request.url, exchange.head
-            page = Page(url if "://" in url else _HOST + url, exchange.body(), head.status, head.headers)
+            page = Page(url, exchange.body(), head.status, head.headers)
             yield Labelled(recording.name, page, expected)
 
 
