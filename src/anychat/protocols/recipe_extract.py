@@ -49,7 +49,7 @@ def _part(wanted: Extractor, response: Response) -> Any:
         node = parse_html(response.body).css_first(wanted.html)
         if node is None:
             return None
-        return node.attributes.get(wanted.attribute) if wanted.attribute else node.text()
+        return node.attributes.get(wanted.attribute) if wanted.attribute else node.text_lexbor()
     if wanted.after:
         return json_after(response.body.decode("utf-8", "replace"), wanted.after)
     return response.body.decode("utf-8", "replace")

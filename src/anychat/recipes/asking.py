@@ -4,7 +4,8 @@ from urllib.parse import quote
 
 from anychat.cookies import CookieJar
 from anychat.recipes.tokens import is_token, origin_of, origin_of_name
-from anychat.recipes.traffic import Exchange, key_of, leaves, site_of, written
+from anychat.recipes.tracing import COMMON
+from anychat.recipes.traffic import Exchange, Path, key_of, leaves, site_of, written
 from anychat.transport.base import Timeouts, Transport, read
 from anychat.transport.exchange import open_exchange
 from anychat.wire import Limits, Request
@@ -49,7 +50,7 @@ def _renewed(request: Request, pages: list[Exchange]) -> Request:
     changes: dict[str, str] = {}
     for path, value in leaves(written(request).tree()):
         text = value.rpartition(" ")[2] if path[0] == "headers" and isinstance(value, str) else value
-        if not isinstance(text, str) or not is_token(key_of(path), text) or path[:2] == ("headers", "cookie"):
+        if not isinstance(text, str) or not is_token(key_of(path), text) or _is_common(path):
             continue
         if origin_of(text, pages, len(pages)) is None and (new := origin_of_name(key_of(path), pages, len(pages))):
             changes[text] = new.value
@@ -65,6 +66,11 @@ def _renewed(request: Request, pages: list[Exchange]) -> Request:
         headers,
         _changed(body, changes).encode("utf-8", "surrogateescape"),
     )
+
+
+def _is_common(path: Path) -> bool:
+    """Whether a value is that of a header which every browser sends."""
+    return path[0] == "headers" and COMMON.fullmatch(str(path[1])) is not None
 
 
 def _changed(text: str, changes: dict[str, str]) -> str:

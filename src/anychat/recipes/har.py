@@ -122,7 +122,26 @@ def _head(entry: _Entry) -> Head:
 
 
 def _content(content: _Content) -> bytes:
+    if content.encoding != "base64" and "charset" not in content.mimeType.lower():
+        return _reread(content.text)
     return _decoded(content.text, content.encoding)
+
+
+def _reread(text: str) -> bytes:
+    """The bytes of a text; browsers read one of UTF-8 that does not say so as Windows-1252."""
+    try:
+        data = b"".join(_byte(char) for char in text)
+        data.decode("utf-8")
+    except UnicodeError:
+        return text.encode("utf-8", "replace")
+    return data
+
+
+def _byte(char: str) -> bytes:
+    try:
+        return char.encode("cp1252")
+    except UnicodeEncodeError:
+        return char.encode("latin-1")
 
 
 def _decoded(text: str, encoding: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -56,7 +57,7 @@ def same_name(one: str, two: str) -> bool:
 
 
 def _bare(name: str) -> str:
-    name = re.sub(r"[^a-z0-9]", "", re.sub(r"^(x|data|_)[-_]?", "", name.lower()))
+    name = re.sub(r"[^a-z0-9]", "", re.sub(r"^(x|data)[-_]", "", name.lower()))
     name = name.replace("xsrf", "csrf").replace("wpnonce", "nonce")
     return re.sub(r"(token|value|key|id)$", "", name) or name
 
@@ -120,7 +121,7 @@ def _in_attributes(value: str, body: bytes) -> Origin | None:
                 extractor = {"html": selector, "attribute": name, "json": pointer(path)}
                 return _origin(extractor, f"{pointer(path)} of the JSON in {name} of {selector}", 0.95, value)
     for node in tree.css('script[type*="json"]'):
-        inner = json_of(node.text())
+        inner = json_of(node.text_lexbor() or "")
         if isinstance(inner, dict | list) and (path := _path_of(value, inner)) is not None:
             selector = _selector(node, "type")
             return _origin({"html": selector, "json": pointer(path)}, f"{pointer(path)} of {selector}", 0.95, value)
@@ -142,19 +143,23 @@ def _selector(node: Any, attribute: str) -> str:
 
 def _in_script(value: str, text: str) -> Origin | None:
     """JSON that a script assigns to a name."""
+    for after, tree in _assigned(text):
+        path = _path_of(value, tree)
+        if path is not None:
+            where = f"{pointer(path)} of the JSON behind {after}"
+            return _origin({"after": after, "json": pointer(path)}, where, 0.93, value)
+    return None
+
+
+def _assigned(text: str) -> Iterator[tuple[str, Any]]:
+    """The names to which a page's scripts assign JSON, and what it is."""
     decoder = json.JSONDecoder()
     for match in _ASSIGNED.finditer(text):
         try:
             tree, _ = decoder.raw_decode(text, match.end())
         except (ValueError, RecursionError):
             continue
-        path = _path_of(value, tree)
-        if path is not None:
-            after = re.sub(r"[\s=:]+$", "", match[0])
-            return _origin(
-                {"after": after, "json": pointer(path)}, f"{pointer(path)} of the JSON behind {after}", 0.93, value
-            )
-    return None
+        yield re.sub(r"[\s=:]+$", "", match[0]), tree
 
 
 def _by_words(value: str, text: str) -> Origin | None:
@@ -194,12 +199,27 @@ def _named_values(key: str, exchange: Exchange) -> list[str]:
     found += [value for name, value in exchange.head.headers.items() if same_name(key, name)]
     tree = json_of(exchange.body)
     if isinstance(tree, dict | list):
-        return found + [str(leaf) for path, leaf in leaves(expand(tree)) if same_name(key, key_of(path)) and leaf]
-    for node in parse_html(exchange.body).css("*"):
+        return found + _named_leaves(key, tree)
+    page = parse_html(exchange.body)
+    for script in page.css('script[type*="json"]'):
+        found += _named_leaves(key, json_of(script.text_lexbor() or ""))
+    for node in page.css("*"):
         attributes = {name: value or "" for name, value in node.attributes.items()}
         if same_name(key, attributes.get("name", "")):
             found.append(attributes.get("value") or attributes.get("content") or "")
         found += [value for name, value in attributes.items() if name.startswith("data-") and same_name(key, name)]
     text = exchange.body.decode("utf-8", "replace")
+    for _, value in _assigned(text):
+        found += _named_leaves(key, value)
     pairs = re.findall(r"[\"']?([A-Za-z_][\w-]{1,40})[\"']?\s*[:=]\s*[\"']([^\"'\s]{4,400})[\"']", text)
     return found + [value for name, value in pairs if same_name(key, name)]
+
+
+def _named_leaves(key: str, tree: Any) -> list[str]:
+    """The values of JSON under a name, or under one that is made of two: `{"site": {"key": ...}}` is `site_key`."""
+    found = []
+    for path, leaf in leaves(expand(tree)):
+        names = [part for part in path if isinstance(part, str)]
+        if isinstance(leaf, str) and leaf and any(same_name(key, "_".join(names[-n:])) for n in (1, 2)):
+            found.append(leaf)
+    return found

@@ -8,9 +8,9 @@ from anychat.recipes.draft import Part
 from anychat.recipes.tokens import Origin, is_token, looks_made, origin_of, origin_of_name
 from anychat.recipes.traffic import Exchange, Path, Written, key_of, leaves, pointer, put, site_of, written
 
-__all__ = ["Tracer"]
+__all__ = ["COMMON", "Tracer"]
 
-_COMMON = re.compile(
+COMMON = re.compile(
     r"accept.*|user-agent|content-(type|length)|host|origin|referer|sec-.*|connection|cookie|priority|dnt|te|pragma|"
     r"cache-control|if-.*|upgrade-insecure-requests|keep-alive|transfer-encoding|:.*|purpose|save-data"
 )
@@ -54,7 +54,7 @@ class Tracer:
         table: dict[str, Any] = {"method": request.method, "url": self._address(asked.path, index)}
         if asked.query:
             table["query"] = asked.query
-        headers = {name: value for name, value in asked.headers.items() if not _COMMON.fullmatch(name)}
+        headers = {name: value for name, value in asked.headers.items() if not COMMON.fullmatch(name)}
         given = asked.headers.get("content-type", "").partition(";")[0]
         usual = {"json": "application/json", "form": "application/x-www-form-urlencoded", "text": "text/plain"}
         if asked.kind in usual and given and given != usual[asked.kind]:
@@ -84,7 +84,7 @@ class Tracer:
     def replace(self, tree: dict[str, Any], index: int) -> None:
         """Put places in place of the values that are not to be sent again as they are."""
         for path, value in list(leaves(tree)):
-            if path[0] == "headers" and _COMMON.fullmatch(str(path[1])):
+            if path[0] == "headers" and COMMON.fullmatch(str(path[1])):
                 continue
             text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
             if text and "{{" not in text:
@@ -104,17 +104,18 @@ class Tracer:
                 found = origin_of_name(key, self._exchanges, index)
             if found is not None:
                 return text.replace(bare, f"{{{{token.{self._token(found, key)}}}}}")
-        if made := self._made(key, text, index):
+        if made := self._made(key, text, index, sent_as=str(path[0])):
             return made
-        if secret or (is_token(key, bare) and re.search(r"nonce|csrf|xsrf|token|auth", key, re.I)):
+        if secret or (is_token(key, bare) and re.search(r"nonce|csrf|xsrf|token|auth|session", key, re.I)):
             return text.replace(bare, self._variable(key, bare, secret=secret))
         return None
 
-    def _made(self, key: str, text: str, index: int) -> str:
+    def _made(self, key: str, text: str, index: int, *, sent_as: str) -> str:
         """The place for a value that the page made itself; empty when it did not."""
         if _UUID.fullmatch(text):
             return self._id(key, "uuid")
-        if re.fullmatch(r"[0-9a-f]{16,64}", text) and not re.search(r"hash|sign|nonce|csrf|key", key, re.I):
+        # What pages make themselves goes into bodies; hexadecimal digits in a header were given to them.
+        if sent_as != "headers" and re.fullmatch(r"[0-9a-f]{16,64}", text) and not re.search(r"hash|sign|nonce|csrf|key", key, re.I):
             return self._id(key, f"hex{len(text)}")
         started = self._exchanges[index].started
         if re.fullmatch(r"1[5-9]\d{8}", text) and _near(float(text), started):
