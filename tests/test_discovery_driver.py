@@ -5,6 +5,7 @@ import gzip
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -116,10 +117,10 @@ def test_what_stands_on_a_page_is_found_and_answers_twice(demo, page):
     assert outcome == {"no-guests": "AuthError", "stale": "StaleSession"}.get(page.outcome, "answered twice"), page
 
 
-async def ask_twice(row: dict[str, object]) -> str:
+async def ask_twice(row: dict[str, Any]) -> str:
     """Two questions of one conversation, to a row as it was found."""
     options = {key: value for key, value in row.items() if key not in ("url", "protocol")}
-    client = AsyncClient(base_url=str(row["url"]), protocol=str(row["protocol"]), strict=False, **options)
+    client = AsyncClient(base_url=row["url"], protocol=row["protocol"], strict=False, **options)
     messages = [{"role": "user", "content": "first"}]
     try:
         first = await client.chat.completions.create(messages=messages)
