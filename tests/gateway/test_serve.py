@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 import signal
 import socket
 import time
@@ -10,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from anychat.access.keys import new_key
 from anychat.demo import Demo
+from anychat.ledger.database import open_database
+from anychat.ledger.keys import save_key
 from tests.gateway.program import Stream, ask, demo_config, program, question_body, raw, start
 
 TEXT = "a text that is nobody's business"
@@ -127,13 +132,26 @@ async def test_what_cannot_be_served_is_said_once(tmp_path: Path, config: str, s
     assert "Traceback" not in served.output
 
 
-async def test_an_address_that_others_reach_is_warned_of(demo: Demo, tmp_path: Path):
-    async with program(tmp_path, demo_config(demo.url), "--host", "0.0.0.0") as served:
-        assert "no keys for callers yet" in served.output
-    async with program(tmp_path, demo_config(demo.url), "--host", "localhost") as served:
-        assert "no keys" not in served.output
-        status, _, _ = await raw(served.url.replace("localhost", "127.0.0.1"), "GET", "/health/live")
+async def test_others_are_let_in_by_keys_only(demo: Demo, tmp_path: Path):
+    ledger = '[ledger]\nurl = "ledger.sqlite"\n'
+    refused = await start(tmp_path, demo_config(demo.url, ledger), "--host", "0.0.0.0")
+    assert await refused.ended() == 2
+    assert "anychat keys add" in refused.output
+    async with program(tmp_path, demo_config(demo.url, ledger), "--host", "localhost") as served:
+        status, _, _ = await raw(served.url.replace("localhost", "127.0.0.1"), "GET", "/metrics")
         assert status == 200
+    database = open_database(tmp_path / "ledger.sqlite")
+    plain, key = new_key(secrets.token_bytes, "web")
+    save_key(database, structs.replace(key, models=("gpt-*",)))
+    database.close()
+    async with program(tmp_path, demo_config(demo.url, ledger), "--host", "0.0.0.0") as served:
+        url = served.url.replace("0.0.0.0", "127.0.0.1")
+        assert (await ask(url, "gpt-4o-mini"))[0] == 401
+        assert (await ask(url, "gpt-4o-mini", headers=f"Authorization: Bearer {plain}\r\n"))[0] == 200
+        assert (await ask(url, "gpt-4o-mini", headers=f"x-api-key: {plain}\r\n"))[0] == 200
+        assert (await ask(url, "shop-model", headers=f"x-api-key: {plain}\r\n"))[0] == 403
+        assert (await raw(url, "GET", "/metrics"))[0] == 401
+        assert plain not in served.output
 
 
 # Limits

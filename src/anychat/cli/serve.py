@@ -6,15 +6,16 @@ import os
 import signal
 import socket
 import sys
+from contextlib import aclosing
 from pathlib import Path
 
 import click
 
 from anychat.cli.failures import debug_option
 from anychat.configuration import LiveSettings
-from anychat.gateway.configured import build, follow, reload
+from anychat.gateway.configured import build, check, follow, reload
 from anychat.gateway.logs import set_up
-from anychat.gateway.serve import is_loopback, reserved, run, serving, url_of
+from anychat.gateway.serve import reserved, run, serving, url_of
 from anychat.gateway.workers import CHANNEL, READY, Workers
 
 __all__ = ["serve"]
@@ -42,7 +43,6 @@ def serve(config: Path | None, host: str | None, port: int | None, workers: int 
     if channel is not None:
         run(_serve(live, socket.socket(fileno=int(channel))))
         return
-    _warn(live)
     if live.settings.gateway.workers > 1:
         asyncio.run(_supervise(live))
     else:
@@ -51,42 +51,36 @@ def serve(config: Path | None, host: str | None, port: int | None, workers: int 
     click.echo(f"{os.linesep if sys.stderr.isatty() else ''}anychat stopped.", err=True)
 
 
-def _warn(live: LiveSettings) -> None:
-    host = live.settings.gateway.host
-    if not is_loopback(host):
-        click.echo(
-            f"anychat: warning: {host} is not only for this machine, and there are no keys for callers yet: "
-            "whoever reaches it may ask, at your cost.",
-            err=True,
-        )
-
-
 async def _serve(live: LiveSettings, channel: socket.socket | None) -> None:
     """Serve in this process; `channel` is a worker's, to the process that started it."""
     table = live.settings.gateway
-    gateway = build(live.settings)
+    gateway, books = build(live.settings)
+    await books.start(gateway.router.health)
     stopping, at_once = asyncio.Event(), asyncio.Event()
     _on_signals(stopping, at_once)
     if hasattr(signal, "SIGHUP"):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, gateway, live)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, gateway, books, live)
     # What is there at the start stays: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER, 20, 50)
-    async with serving(
-        gateway,
-        table.host,
-        table.port,
-        header_seconds=table.limits.header_seconds,
-        header_bytes=table.limits.header_bytes,
-        shared=channel is not None,
-        grace=0.5,
-    ) as url:
+    async with (
+        aclosing(books),
+        serving(
+            gateway,
+            table.host,
+            table.port,
+            header_seconds=table.limits.header_seconds,
+            header_bytes=table.limits.header_bytes,
+            shared=channel is not None,
+            grace=0.5,
+        ) as url,
+    ):
         if channel is None:
             click.echo(f"anychat serves {len(gateway.targets.models())} model names at {url}/v1. Ctrl-C stops it.")
         else:
             _watch(channel, stopping, at_once)
-        following = asyncio.ensure_future(follow(gateway, live))
+        following = asyncio.ensure_future(follow(gateway, books, live))
         try:
             await stopping.wait()
             seconds = live.settings.gateway.timeouts.shutdown
@@ -131,7 +125,7 @@ async def _supervise(live: LiveSettings) -> None:
     """Run the workers as processes of their own on one port."""
     table = live.settings.gateway
     # What cannot be served is said here, once, and not by each of them.
-    build(live.settings)
+    check(live.settings)
     with reserved(table.host, table.port) as (_, port):
         command = [sys.executable, "-m", "anychat.cli", "serve", "--host", table.host, "--port", str(port)]
         if live.settings.file is not None:

@@ -6,13 +6,16 @@ the route says so (`gateway.rescue`), else it ends in the surface's error event,
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Protocol
 
-from anychat.chat import Event, Usage
+from anychat.access.limits import LimitReached
+from anychat.chat import Delta, Event, Usage
 from anychat.errors import AnychatError, ProviderError
 from anychat.gateway.conversations import Conversations, MemoryStore, Responses
+from anychat.gateway.estimate import answer_texts, estimate_usage
 from anychat.gateway.http import Writer
 from anychat.gateway.keep_alive import KeepAlive
 from anychat.gateway.metrics import Metrics
@@ -34,6 +37,9 @@ _log = logging.getLogger("anychat.gateway")
 
 # Headers of a target that callers are shown with its refusal.
 _SHOWN = ("retry-after", "retry-after-ms")
+
+_BYTES_PER_TOKEN = 4
+"""Of the body of a question, roughly."""
 
 
 class Pinging(Protocol):
@@ -91,9 +97,9 @@ class Answering:
     async def _whole(self, visit: Visit, question: Question, plan: Plan) -> None:
         answer = await self.router.begin(plan, visit.journal, question.whole)
         attempt = answer.attempt
-        self.ended(visit, attempt, answer.seen)
-        visit.answered_by(attempt)
         asked = answer.asked
+        self.ended(visit, attempt, answer.seen, asked)
+        visit.answered_by(attempt)
         if asked is not None:
             visit.degraded(asked.echo.get("dropped", ()), answer.seen)
         await visit.send(200, answer.body)
@@ -114,7 +120,7 @@ class Answering:
         try:
             await self._write(visit, question, plan, stream)
         except BaseException:
-            self.router.cancelled(visit.journal, stream.attempt)
+            self.cancelled(visit, stream.attempt, stream.seen, stream.asked)
             raise
         finally:
             await stream.aclose()
@@ -133,9 +139,9 @@ class Answering:
                 async with aclosing(stream.pieces()) as pieces:
                     async for piece in pieces:
                         await writer.write(piece)
-                self.ended(visit, attempt, stream.seen)
+                self.ended(visit, attempt, stream.seen, asked)
             except AnychatError as error:
-                self.broke(visit, attempt, error, stream.seen)
+                self.broke(visit, attempt, error, stream.seen, asked)
                 rescue = Rescue(self, visit, question, plan, stream, error)
                 if not await rescue.run(writer):
                     self.log_failure(visit, error)
@@ -153,14 +159,14 @@ class Answering:
                 async with aclosing(stream.pieces()) as pieces:
                     return stream, b"".join([stream.opening, *[piece async for piece in pieces]])
             except AnychatError:
-                attempt.usage = _usage_of(stream.seen)
+                attempt.usage = usage_of(stream.seen)
                 raise
             finally:
                 await stream.aclose()
 
         stream, body = await self.router.begin(plan, visit.journal, open)
         attempt, asked = stream.attempt, stream.asked
-        self.ended(visit, attempt, stream.seen)
+        self.ended(visit, attempt, stream.seen, asked)
         visit.answered_by(attempt)
         if asked is not None:
             visit.degraded(asked.echo.get("dropped", ()), stream.seen)
@@ -193,23 +199,30 @@ class Answering:
 
     # What is counted
 
-    def ended(self, visit: Visit, attempt: Attempt, seen: Sequence[Event]) -> None:
+    def ended(self, visit: Visit, attempt: Attempt, seen: Sequence[Event], asked: Asked | None = None) -> None:
         """The attempt gave the whole answer."""
-        usage = attempt.usage = _usage_of(seen)
+        self._used(visit, attempt, seen, asked)
         self.router.answered(visit.journal, attempt)
-        name = attempt.target.name
         if attempt.first is not None:
-            self.metrics.first_token(name, attempt.first - attempt.started)
-        if usage is not None:
-            visit.usage = (usage.prompt_tokens, usage.completion_tokens)
-            self.metrics.tokens(name, usage.prompt_tokens, usage.completion_tokens)
+            self.metrics.first_token(attempt.target.name, attempt.first - attempt.started)
 
-    def broke(self, visit: Visit, attempt: Attempt, error: AnychatError, seen: Sequence[Event]) -> None:
-        """The attempt broke off after its first token; what it had counted is kept."""
-        usage = attempt.usage = _usage_of(seen)
+    def broke(
+        self, visit: Visit, attempt: Attempt, error: AnychatError, seen: Sequence[Event], asked: Asked | None = None
+    ) -> None:
+        """The attempt broke off after its first token; what it had used is kept."""
+        self._used(visit, attempt, seen, asked)
         self.router.failed(visit.journal, attempt, error)
-        if usage is not None:
-            visit.usage = (usage.prompt_tokens, usage.completion_tokens)
+
+    def cancelled(self, visit: Visit, attempt: Attempt, seen: Sequence[Event] = (), asked: Asked | None = None) -> None:
+        """The caller went away in mid-answer."""
+        if not attempt.outcome:
+            self._used(visit, attempt, seen, asked)
+            self.router.cancelled(visit.journal, attempt)
+
+    def _used(self, visit: Visit, attempt: Attempt, seen: Sequence[Event], asked: Asked | None) -> None:
+        usage = attempt.usage = usage_of(seen) or _estimated(visit, seen, asked)
+        visit.usage = usage
+        if not usage.estimated:
             self.metrics.tokens(attempt.target.name, usage.prompt_tokens, usage.completion_tokens)
 
     def log_failure(self, visit: Visit, error: AnychatError) -> None:
@@ -231,12 +244,23 @@ class Answering:
             await visit.send(head.status if head.status >= 400 else status, body, headers)
             return
         wait = getattr(error, "retry_after", None)
-        await visit.send(status, body, [("retry-after", str(max(1, round(wait))))] if wait is not None else None)
+        more = [*error.headers] if isinstance(error, LimitReached) else []
+        if wait is not None:
+            more.append(("retry-after", str(max(1, math.ceil(wait)))))
+        await visit.send(status, body, more)
 
 
-def _usage_of(seen: Sequence[Event]) -> Usage | None:
+def usage_of(seen: Sequence[Event]) -> Usage | None:
     """The last count of tokens among the events; it stands near their end."""
     for event in reversed(seen):
         if type(event) is Usage:
             return event
     return None
+
+
+def _estimated(visit: Visit, seen: Sequence[Event], asked: Asked | None) -> Usage:
+    """What an answer took whose tokens nobody has counted; of one that was passed on, by its size."""
+    if asked is not None:
+        return estimate_usage(asked.turn, answer_texts(seen))
+    prompt, completion = visit.size // _BYTES_PER_TOKEN, sum(type(event) is Delta for event in seen)
+    return Usage(prompt, completion, prompt + completion, estimated=True)

@@ -2,17 +2,22 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
 
+from anychat.access.rules import check_workers, require_keys_for
 from anychat.configuration import GatewayTable, LiveSettings, Settings, provider_site, public_models
 from anychat.configuration import Route as RouteTable
 from anychat.errors import ConfigError
+from anychat.gateway.books import Books, known_keys
 from anychat.gateway.core import Gateway
 from anychat.gateway.cors import CorsRules
 from anychat.gateway.http import ServerLimits
 from anychat.gateway.logs import set_up
 from anychat.gateway.policy import Policy
+from anychat.gateway.serve import is_loopback
+from anychat.routing.loop import Router
 from anychat.routing.policy import Rules
 from anychat.routing.targets import Provider, Route, Targets
 from anychat.transport import Timeouts
@@ -23,7 +28,7 @@ _log = logging.getLogger("anychat.gateway")
 
 _LOOK_SECONDS = 0.5
 
-_AT_START = ("host", "port", "workers", "limits.header_bytes", "limits.header_seconds")
+_AT_START = ("host", "port", "workers", "state", "limits.header_bytes", "limits.header_seconds")
 """Keys of `[gateway]` that a running server cannot take over."""
 
 
@@ -86,7 +91,10 @@ def server_limits(table: GatewayTable) -> ServerLimits:
 def policy(table: GatewayTable) -> Policy:
     """Who may ask and what is logged, as the settings say."""
     return Policy(
-        cors=CorsRules(table.cors.origins, table.cors.max_age), admin_key=table.admin_key, texts=table.log.texts
+        cors=CorsRules(table.cors.origins, table.cors.max_age),
+        admin_key=table.admin_key,
+        open_to_all=is_loopback(table.host),
+        texts=table.log.texts,
     )
 
 
@@ -121,14 +129,33 @@ def _secrets(provider: Provider) -> Iterator[str]:
             yield from (text, unquote(text))
 
 
-def build(settings: Settings) -> Gateway:
-    """A gateway as the settings say. Raises `ConfigError` when there is nothing to serve."""
+def build(settings: Settings) -> tuple[Gateway, Books]:
+    """A gateway as the settings say, and its books. Raises `ConfigError` when there is nothing to serve."""
     if not settings.providers:
         where = f"{settings.file} names no provider" if settings.file else "there is no anychat.toml"
         raise ConfigError(f"{where}: write a [providers.NAME] table, or begin with `anychat init`")
-    gateway = Gateway(targets_of(settings))
+    targets = targets_of(settings)
+    _check_access(settings)
+    books = Books(settings)
+    router = Router(on_opened=lambda id, key_only: books.opened(router.health, id, key_only=key_only))
+    gateway = Gateway(targets, router=router, callers=books.callers, memory=books.memory(time.time))
+    if books.recording is not None:
+        gateway.observers.append(books.recording)
     _take_over(gateway, settings)
-    return gateway
+    return gateway, books
+
+
+def check(settings: Settings) -> None:
+    """Raises `ConfigError` for what cannot be served as it is configured."""
+    targets_of(settings)
+    _check_access(settings)
+
+
+def _check_access(settings: Settings) -> None:
+    """Nobody unknown is let in from elsewhere, and limits hold over all workers."""
+    table, keys = settings.gateway, known_keys(settings)
+    require_keys_for(table.host, loopback=is_loopback(table.host), keys=len(keys))
+    check_workers(table.workers, table.state, limited=any(key.limited for key in keys))
 
 
 def _take_over(gateway: Gateway, settings: Settings) -> None:
@@ -138,7 +165,7 @@ def _take_over(gateway: Gateway, settings: Settings) -> None:
     gateway.policy = policy(table)
 
 
-def reload(gateway: Gateway, live: LiveSettings) -> bool:
+def reload(gateway: Gateway, books: Books, live: LiveSettings) -> bool:
     """Read the file again; whether the new settings are in force. What is under way goes on as it began."""
     before = live.settings
     settings = live.reload()
@@ -154,6 +181,7 @@ def reload(gateway: Gateway, live: LiveSettings) -> bool:
         _log.error("the configuration is broken; what held before holds on: %s", error)
         return False
     _take_over(gateway, settings)
+    books.change(settings)
     gateway.problem = ""
     gateway.metrics.reloaded(True)
     _log.info("the configuration was read again: %d providers", len(settings.providers))
@@ -174,9 +202,9 @@ def _value(table: GatewayTable, key: str) -> object:
     return value
 
 
-async def follow(gateway: Gateway, live: LiveSettings) -> None:
+async def follow(gateway: Gateway, books: Books, live: LiveSettings) -> None:
     """Reload whenever the file changes, until cancelled."""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         if live.changed():
-            reload(gateway, live)
+            reload(gateway, books, live)

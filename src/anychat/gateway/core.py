@@ -13,11 +13,12 @@ from contextlib import suppress
 from urllib.parse import unquote
 
 import msgspec
-from msgspec import Struct
 
 from anychat.chat import ChatRequest
 from anychat.errors import AnychatError, BadRequest, ModelNotFound, ProviderUnavailable
 from anychat.gateway.answering import Answering
+from anychat.gateway.callers import Callers, Peek
+from anychat.gateway.conversations import Conversations, Responses
 from anychat.gateway.cors import is_foreign
 from anychat.gateway.http import (
     MOST_HEADERS,
@@ -42,18 +43,11 @@ from anychat.gateway.surfaces.responses import ResponsesSurface
 from anychat.gateway.texts import Overheard
 from anychat.gateway.visit import JSON, Visit
 from anychat.routing.loop import Router
-from anychat.routing.targets import Targets
+from anychat.routing.targets import Plan, Targets
 
 __all__ = ["Gateway"]
 
 _log = logging.getLogger("anychat.gateway")
-
-
-class _Peek(Struct):
-    """As much of a body as decides where it goes."""
-
-    model: str
-    stream: bool | None = None
 
 
 _CUT_SECONDS = 1.0
@@ -61,7 +55,7 @@ _CUT_SECONDS = 1.0
 
 _NOTHING_ASKED = Asked(turn=ChatRequest(messages=()))
 
-_PEEK = msgspec.json.Decoder(_Peek)
+_PEEK = msgspec.json.Decoder(Peek)
 _COUNT = "anthropic/count_tokens"
 
 Handler = Callable[[Visit], Awaitable[None]]
@@ -81,6 +75,8 @@ class Gateway:
         keep_alive: float = 15.0,
         now: Callable[[], float] = time.time,
         router: Router | None = None,
+        callers: Callers | None = None,
+        memory: tuple[Conversations, Responses] | None = None,
     ) -> None:
         self.targets = targets
         self.metrics = Metrics()
@@ -93,7 +89,10 @@ class Gateway:
         self._draining = False
         self._cut = False
         self.router = router or Router()
-        self._answering = Answering(self.router, self.metrics, now, keep_alive)
+        self.callers = callers or Callers()
+        self.observers: list[Callable[[Visit], None]] = []
+        """Told of each question at its end."""
+        self._answering = Answering(self.router, self.metrics, now, keep_alive, memory)
         self._openai = OpenAISurface()
         self._anthropic = AnthropicSurface()
         self._routes: dict[tuple[str, str], Handler] = {
@@ -123,10 +122,25 @@ class Gateway:
             await self._handle(visit)
         finally:
             self._under_way.discard(visit)
+            if visit.surface != "none":
+                self._finished(visit)
             if self._draining and not self._under_way:
                 self._idle.set()
             if access.isEnabledFor(logging.INFO):
                 write_access(visit.line())
+
+    def _finished(self, visit: Visit) -> None:
+        """A question has ended, in whatever way: what it took is settled, and written down."""
+        admission = visit.admission
+        if admission is not None:
+            tokens, cost = 0, 0
+            for attempt in visit.journal.attempts:
+                if (usage := attempt.usage) is not None:
+                    tokens += usage.prompt_tokens + usage.completion_tokens
+                    cost += self.callers.cost(attempt.target.name, usage) or 0
+            admission.settle(tokens, cost)
+        for observer in self.observers:
+            observer(visit)
 
     @property
     def under_way(self) -> int:
@@ -205,7 +219,11 @@ class Gateway:
             limits = self.limits
             try:
                 self._admit(visit.incoming)
+                key = visit.key = self.callers.who(visit.incoming.headers)
+                if key is not None:
+                    visit.user = key.id
                 body = await visit.incoming.body(limits.body_bytes, limits.body_seconds)
+                visit.size = len(body)
                 check_depth(body, limits.depth)
                 await work(visit, body)
             except BodyRefused as error:
@@ -244,10 +262,18 @@ class Gateway:
             peek = _PEEK.decode(body)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             # The surface knows what to say about it.
-            peek = _Peek(surface.parse(body).model)
+            peek = Peek(surface.parse(body).model)
+        plan = await self._let_in(visit, peek)
+        await self._answering.answer(visit, surface, plan, body, bool(peek.stream))
+
+    async def _let_in(self, visit: Visit, peek: Peek) -> Plan:
+        """The plan for what is asked, if the caller's key allows it. Raises `ModelNotFound` and what `admit` does."""
         visit.model = peek.model
         plan = self.targets.plan(peek.model)
-        await self._answering.answer(visit, surface, plan, body, bool(peek.stream))
+        if visit.key is not None:
+            admission = visit.admission = await self.callers.admit(visit.key, peek, plan, visit.size)
+            visit.headers += admission.headers()
+        return plan
 
     async def _count_tokens(self, visit: Visit, body: bytes) -> None:
         try:
@@ -256,16 +282,15 @@ class Gateway:
             # The surface knows what to say about it.
             await visit.send(200, self._anthropic.count(body))
             return
-        visit.model = peek.model
-        plan = self.targets.plan(peek.model)
+        plan = await self._let_in(visit, peek)
         if _COUNT in plan.first.forwards:
             await self._answering.pass_on(visit, self._anthropic, plan, body, _COUNT)
         else:
             await visit.send(200, self._anthropic.count(body))
 
     async def _embeddings(self, visit: Visit, body: bytes) -> None:
-        visit.model = parse_embeddings(body).model
-        await self._answering.pass_on(visit, self._openai, self.targets.plan(visit.model), body, "embeddings")
+        plan = await self._let_in(visit, Peek(parse_embeddings(body).model))
+        await self._answering.pass_on(visit, self._openai, plan, body, "embeddings")
 
     # The rest
 

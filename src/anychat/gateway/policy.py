@@ -14,13 +14,15 @@ class Policy(Struct, frozen=True, kw_only=True):
 
     cors: CorsRules = CorsRules()
     admin_key: str = ""
-    """The key that `/metrics` asks for; empty for none."""
+    """The key that `/metrics` and what else is the admin's ask for; empty for none."""
+    open_to_all: bool = True
+    """Whether they need no key while there is none, because only this machine reaches the gateway."""
     texts: bool = False
     """Whether the bodies of questions and answers are logged."""
 
     def admits(self, authorization: str) -> bool:
         """Whether a header `Authorization` has the admin's key, or none is needed."""
         if not self.admin_key:
-            return True
+            return self.open_to_all
         scheme, _, key = authorization.partition(" ")
         return scheme.lower() == "bearer" and compare_digest(key.strip().encode(), self.admin_key.encode())

@@ -8,7 +8,7 @@ in an error event and never in an end mark.
 from collections.abc import AsyncGenerator
 
 from anychat.chat import Done, Event, Notice
-from anychat.decoding import split_events
+from anychat.decoding import split_events, without_lead
 from anychat.errors import RemoteProtocolError
 from anychat.transport.base import Exchange, read
 from anychat.wire import Decoder
@@ -49,11 +49,11 @@ async def relay_stream(
 
 
 async def relay_whole(exchange: Exchange, decoder: Decoder, seen: list[Event], limit: int) -> bytes:
-    """The answer's body, once the decoder has accepted all of it."""
+    """The answer's body, once the decoder has accepted all of it; without what a proxy or a page printed before it."""
     body = await read(exchange, limit)
     seen.extend(decoder.feed(body))
     seen.extend(decoder.close())
-    return body
+    return without_lead(body)
 
 
 async def read_events(exchange: Exchange, decoder: Decoder) -> AsyncGenerator[Event, None]:

@@ -64,12 +64,12 @@ class Rescue:
             try:
                 await self._write(writer, rest)
             except AnychatError as error:
-                self._answering.broke(self._visit, rest.attempt, error, rest.seen)
+                self._answering.broke(self._visit, rest.attempt, error, rest.seen, rest.asked)
             except BaseException:
-                router.cancelled(self._visit.journal, rest.attempt)
+                self._answering.cancelled(self._visit, rest.attempt, rest.seen, rest.asked)
                 raise
             else:
-                self._answering.ended(self._visit, rest.attempt, rest.seen)
+                self._answering.ended(self._visit, rest.attempt, rest.seen, rest.asked)
                 self._visit.target = rest.attempt.target.name
                 return True
             finally:

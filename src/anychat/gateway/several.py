@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct, structs
 
-from anychat.chat import Event, Notice
+from anychat.chat import Event, Notice, Usage
 from anychat.errors import AnychatError, UnsupportedFeature
 from anychat.gateway.asking import ask
 from anychat.gateway.question import Question
@@ -43,10 +43,12 @@ async def answer_several(answering: "Answering", visit: Visit, question: Questio
             await streams.write(answering, visit)
         finally:
             await streams.aclose()
-            answering.router.cancelled(visit.journal, streams.attempt)
+            answering.cancelled(visit, streams.attempt, streams.seen, streams.asked)
         return
     found = await answering.router.begin(plan, visit.journal, _Opening(question, n).whole)
-    answering.ended(visit, found.attempt, [event for answer in found.answers for event in answer])
+    answering.ended(
+        visit, found.attempt, _counted([event for answer in found.answers for event in answer]), found.asked
+    )
     visit.answered_by(found.attempt)
     visit.degraded(found.asked.echo.get("dropped", ()), found.answers[0])
     label = question.label(found.attempt.target)
@@ -144,15 +146,29 @@ class _Streams:
                     if data := self.encoder.feed(*item):
                         await writer.write(data)
                 await self._pumping
-                answering.ended(visit, self.attempt, self.seen)
+                answering.ended(visit, self.attempt, _counted(self.seen), self.asked)
             except AnychatError as error:
-                answering.broke(visit, self.attempt, error, self.seen)
+                answering.broke(visit, self.attempt, error, _counted(self.seen), self.asked)
                 answering.log_failure(visit, error)
                 await writer.write(self.encoder.fail(visit.shown(error, self.attempt.target)))
 
     async def aclose(self) -> None:
         self._pumping.cancel()
         await asyncio.gather(self._pumping, return_exceptions=True)
+
+
+def _counted(seen: list[Event]) -> list[Event]:
+    """The events, and behind them what all answers took together where the service counts it."""
+    usages = [event for event in seen if type(event) is Usage]
+    if not usages:
+        return seen
+    total = Usage(
+        sum(one.prompt_tokens for one in usages),
+        sum(one.completion_tokens for one in usages),
+        sum(one.total_tokens for one in usages),
+        any(one.estimated for one in usages),
+    )
+    return [*seen, total]
 
 
 async def _all(waiting: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

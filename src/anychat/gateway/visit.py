@@ -9,7 +9,8 @@ from itertools import count
 from typing import Any
 
 from anychat.access.keys import Key
-from anychat.chat import Event, Notice
+from anychat.access.limits import Admission
+from anychat.chat import Event, Notice, Usage
 from anychat.errors import AnychatError
 from anychat.gateway.http import Headers, Incoming, Reply, Writer
 from anychat.gateway.logs import AccessLine
@@ -36,11 +37,12 @@ class Visit:
     """A request and its reply. `user` says whose stored answers and conversations it may go on from.
 
     `error` is the kind of the error that it ended in, `usage` the tokens of question and answer where they are known,
-    `target` the one that answered or was asked last, `model` the name that was asked for.
+    `target` the one that answered or was asked last, `model` the name that was asked for, `size` the bytes of the body.
     `task` and `writer` are those of a streamed answer, once it has begun.
     """
 
     __slots__ = (
+        "admission",
         "error",
         "gone",
         "headers",
@@ -51,6 +53,7 @@ class Visit:
         "model",
         "plan",
         "reply",
+        "size",
         "started",
         "status",
         "streamed",
@@ -71,10 +74,12 @@ class Visit:
         self.headers: Headers = [("x-request-id", self.id)]
         self.surface = "none"
         self.model = ""
+        self.size = 0
         self.target = ""
         self.plan: Plan | None = None
         self.journal = Journal(self.started)
         self.key: Key | None = None
+        self.admission: Admission | None = None
         self.user = ""
         self.status = 0
         self.streamed = False
@@ -82,7 +87,7 @@ class Visit:
         self.gone = False
         self.task: asyncio.Task[Any] | None = None
         self.writer: Writer | None = None
-        self.usage: tuple[int, int] | None = None
+        self.usage: Usage | None = None
 
     @property
     def first(self) -> float | None:
@@ -127,8 +132,8 @@ class Visit:
             error=self.error,
             first_ms=None if self.first is None else round(self.first * 1000, 1),
             total_ms=round((time.monotonic() - self.started) * 1000, 1),
-            prompt_tokens=usage[0] if usage else None,
-            completion_tokens=usage[1] if usage else None,
+            prompt_tokens=usage.prompt_tokens if usage else None,
+            completion_tokens=usage.completion_tokens if usage else None,
         )
         if isinstance(incoming, Overheard):
             line.question, line.answer = incoming.question, incoming.answer

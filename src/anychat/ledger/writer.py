@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 import msgspec
 
@@ -39,6 +40,7 @@ _DAY = 86_400
 _LONGEST_TEXT = 300
 """Characters of a text that callers or services choose."""
 
+Row = TypeVar("Row", RequestRow, AttemptRow)
 _Entry = tuple[float, RequestRow, Sequence[AttemptRow]]
 """When the rows came, by the monotonic clock, and the rows."""
 
@@ -68,7 +70,8 @@ class Ledger:
         self._url = url
         self._open = open
         self._capacity = capacity
-        self._prices = prices or Prices()
+        self.prices = prices or Prices()
+        """May be replaced at any time."""
         self._retention = retention_days
         self._queue: deque[_Entry] = deque()
         self._batch: list[_Entry] = []
@@ -182,8 +185,8 @@ class Ledger:
     def _write(self, database: Database) -> None:
         try:
             self._put(database, self._batch)
-        except (StorageError, UnicodeError) as error:
-            if isinstance(error, StorageError) and not error.refused:
+        except StorageError as error:
+            if not error.refused:
                 raise
             self._write_singly(database)
             return
@@ -200,19 +203,20 @@ class Ledger:
             try:
                 self._put(database, [entry])
                 self.written += rows
-            except (StorageError, UnicodeError) as error:
-                if isinstance(error, StorageError) and not error.refused:
+            except StorageError as error:
+                if not error.refused:
                     raise
                 self.dropped += rows
             self._taken += rows
             del self._batch[0]
 
     def _put(self, database: Database, entries: Sequence[_Entry]) -> None:
-        requests = _json([request for _, request, _ in entries])
-        attempts = _json([attempt for _, _, tried in entries for attempt in tried])
-        with database.transaction():
-            database.insert(REQUESTS, requests)
-            database.insert(ATTEMPTS, attempts)
+        requests: Sequence[RequestRow] = [request for _, request, _ in entries]
+        attempts: Sequence[AttemptRow] = [attempt for _, _, tried in entries for attempt in tried]
+        try:
+            _insert(database, requests, attempts)
+        except UnicodeError:
+            _insert(database, [_well_formed(row) for row in requests], [_well_formed(row) for row in attempts])
 
     def _put_in_order(self, request: RequestRow, attempts: Sequence[AttemptRow]) -> None:
         """Work out the costs, and cut texts of any length: a caller may name any model."""
@@ -231,7 +235,7 @@ class Ledger:
         """What is not known to have used a token cost nothing."""
         if not row.prompt_tokens and not row.completion_tokens:
             return 0
-        return self._prices.cost(row.target, row.prompt_tokens, row.completion_tokens, row.cached_tokens, row.at)
+        return self.prices.cost(row.target, row.prompt_tokens, row.completion_tokens, row.cached_tokens, row.at)
 
     def _forget(self, database: Database, days: float) -> None:
         """Delete what is too old, a little at a time: rows that came meanwhile are written in between."""
@@ -251,17 +255,14 @@ def _cut(row: RequestRow | AttemptRow) -> None:
     row.error = row.error[:_LONGEST_TEXT]
 
 
-def _json(rows: Sequence[RequestRow] | Sequence[AttemptRow]) -> bytes:
-    """PostgreSQL has no character 0, and neither has anything that these texts mean."""
-    try:
-        data = msgspec.json.encode(rows)
-    except UnicodeEncodeError:
-        # Halves of surrogate pairs, which JSON of callers can hold.
-        data = msgspec.json.encode([_well_formed(row) for row in rows])
-    return data.replace(b"\\u0000", b"\\ufffd")
+def _insert(database: Database, requests: Sequence[RequestRow], attempts: Sequence[AttemptRow]) -> None:
+    with database.transaction():
+        database.insert(REQUESTS, requests)
+        database.insert(ATTEMPTS, attempts)
 
 
-def _well_formed(row: RequestRow | AttemptRow) -> RequestRow | AttemptRow:
+def _well_formed(row: Row) -> Row:
+    """Without halves of surrogate pairs, which the JSON of callers can hold."""
     texts = {name: value for name in row.__struct_fields__ if isinstance(value := getattr(row, name), str)}
     return msgspec.structs.replace(
         row, **{name: text.encode("utf-8", "replace").decode() for name, text in texts.items()}

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from anychat.errors import AnychatError, ProviderUnavailable, TimedOut
+from anychat.errors import AnychatError, ProviderUnavailable, RateLimited, TimedOut
 from anychat.routing.health import Health
 from anychat.routing.journal import Attempt, Journal
 from anychat.routing.policy import Ask, Choice, Failed, GiveUp, classify, next_step
@@ -28,7 +28,8 @@ _BESIDES = frozenset({"unsupported"})
 class Router:
     """Asks targets in turn. One for a process: what it learns of their health serves all questions.
 
-    `on_failure` is told of each attempt that failed, with the kind of failure.
+    `on_failure` is told of each attempt that failed, with the kind of failure; `on_opened` of each
+    circuit that opens: the id of the choice, and whether it is that of its key only.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class Router:
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
         on_failure: Callable[[Attempt, str], None] | None = None,
+        on_opened: Callable[[str, bool], None] | None = None,
     ) -> None:
         self.health = health or Health()
         self._clock = clock
         self._chance = chance
         self._on_failure = on_failure
+        self._on_opened = on_opened
 
     async def begin(self, plan: Plan, journal: Journal, open: Open[T], *, why: str = "first in order") -> T:
         """What the first target to give a token opened.
@@ -114,6 +117,8 @@ class Router:
         ]
         if asked or errors:
             return (asked or errors)[-1]
+        if step.retry_after is not None:
+            return RateLimited(f"no target may be asked now: {step.why}", status=429, retry_after=step.retry_after)
         return ProviderUnavailable(f"no target could be asked: {step.why}", status=503)
 
     # What became of an attempt
@@ -135,7 +140,9 @@ class Router:
         wait: float | None = getattr(error, "retry_after", None)
         choice = attempt.target.choice
         journal.failed.append(Failed(choice, kind, now, wait, kind not in _BESIDES))
-        self.health.failed(choice.id, kind, now, wait)
+        opened = self.health.failed(choice.id, kind, now, wait)
+        if opened and self._on_opened is not None:
+            self._on_opened(choice.id, kind == "credentials")
         if self._on_failure is not None:
             self._on_failure(attempt, kind)
 
@@ -191,7 +198,9 @@ class Router:
         if not others or plan.rules.attempts < 2:
             return None
         step = next_step(plan.rules, others, (), self.health, self._clock(), self._chance, None)
-        return step if type(step) is Ask and not step.wait else None
+        if type(step) is not Ask or step.wait or not self.health.usable(step.choice.id, self._clock()):
+            return None
+        return step
 
 
 async def first_token(opening: Awaitable[T], target: Target, seconds: float | None) -> T:
