@@ -3,6 +3,7 @@
 import json
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_written_pages_can_be_looked_at_as_files(tmp_path):
 
 # What the recordings show
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "aiengine-2.4.3/page-chat": {
         "version": "up to 2.4.3",
         "bot": "chatbot-main1",
