@@ -221,7 +221,10 @@ async def sdk(api: Api, request: web.Request) -> web.StreamResponse:
     last = value["messages"][-1]
     if last["role"] != "user" or last["parts"][0]["type"] != "text":
         raise bad("parts")
-    parts = ['f:{"messageId":"msg-1"}\n', *(f"0:{json.dumps(part)}\n" for part in pieces(said(last["parts"][0]["text"])))]
+    parts = [
+        'f:{"messageId":"msg-1"}\n',
+        *(f"0:{json.dumps(part)}\n" for part in pieces(said(last["parts"][0]["text"]))),
+    ]
     return await stream(request, "text/plain; charset=utf-8", [*parts, 'd:{"finishReason":"stop"}\n'])
 
 
@@ -244,7 +247,9 @@ async def human(api: Api, request: web.Request) -> web.StreamResponse:
     last = value["history"][-1]
     if last["from"] != "human":
         raise bad("from")
-    return web.json_response({"status": "success", "result": {"thread": value["thread_id"], "output": answer(said(last["text"]))}})
+    return web.json_response(
+        {"status": "success", "result": {"thread": value["thread_id"], "output": answer(said(last["text"]))}}
+    )
 
 
 async def keyed(api: Api, request: web.Request) -> web.StreamResponse:
@@ -261,7 +266,11 @@ _GRAPHQL = "mutation Ask($input: String!, $token: String!) { ask(input: $input, 
 APIS: dict[str, Api] = {
     api.name: api
     for api in (
-        Api("plain", "var ask = async q => { seen(); return (await asJson('api', {message: q, lang: 'en'})).text(); };", plain),
+        Api(
+            "plain",
+            "var ask = async q => { seen(); return (await asJson('api', {message: q, lang: 'en'})).text(); };",
+            plain,
+        ),
         Api(
             "form",
             "var ask = async q => { const n = document.querySelector('#chat').dataset.nonce; return (await post('api', "
@@ -286,7 +295,7 @@ APIS: dict[str, Api] = {
         Api(
             "snapshots",
             "var talk = null; var ask = async q => { const t = await (await asJson('api', {text: q, conversationId: talk}))"
-            ".text(); talk = /\"conversationId\": \"(\\w+)\"/.exec(t)[1]; return t; };",
+            '.text(); talk = /"conversationId": "(\\w+)"/.exec(t)[1]; return t; };',
             snapshots,
         ),
         Api(
@@ -304,7 +313,7 @@ APIS: dict[str, Api] = {
         ),
         Api(
             "graphql",
-            "window.__CONFIG__ = {\"locale\": \"en\", \"auth\": {\"token\": \"@@\"}}; var ask = async q => (await asJson("
+            'window.__CONFIG__ = {"locale": "en", "auth": {"token": "@@"}}; var ask = async q => (await asJson('
             f"'api', {{operationName: 'Ask', query: '{_GRAPHQL}', variables: {{input: q, "
             "token: window.__CONFIG__.auth.token}})).text();",
             graphql,
@@ -339,7 +348,7 @@ APIS: dict[str, Api] = {
             "const settings = JSON.parse(document.getElementById('settings').textContent); var ask = async q => (await "
             "asJson('api', {q: q, site_key: settings.site.key}, {'X-Api-Key': localStorage.getItem('key')})).text();",
             keyed,
-            "<script type='application/json' id='settings'>{\"site\": {\"key\": \"@@\"}}</script>",
+            '<script type=\'application/json\' id=\'settings\'>{"site": {"key": "@@"}}</script>',
         ),
     )
 }

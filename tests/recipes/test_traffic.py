@@ -16,7 +16,7 @@ from anychat.recipes.writing import to_toml
 from tests.recipes.apis import APIS, KEY, answer, serve
 from tests.recipes.record import ADDRESS, QUESTIONS, TRAFFIC
 
-NEW = "Où est la gare « centrale », s'il vous plaît? Is it \"far\" & 100% free {{message}} ${HOME}?"
+NEW = 'Où est la gare « centrale », s\'il vous plaît? Is it "far" & 100% free {{message}} ${HOME}?'
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,7 @@ async def ask(draft: Draft, tmp_path: Path, *questions: str) -> list[str]:
     async with AsyncClient(base_url=read.url, protocol="recipe", **read.options) as client:
         for question in questions:
             messages.append({"role": "user", "content": question})
-            events = [
-                event async for event in client.events(model="", messages=messages, conversation=conversation)
-            ]
+            events = [event async for event in client.events(model="", messages=messages, conversation=conversation)]
             answers.append("".join(event.text for event in events if isinstance(event, Delta)))
             messages.append({"role": "assistant", "content": answers[-1]})
             conversation = next((event for event in events if type(event).__name__ == "Conversation"), None)
@@ -79,7 +77,9 @@ async def test_a_curl_command_gives_a_recipe_that_answers_a_new_question(
     if name in ("openai", "escaped"):
         # The token of these came from a request that the command does not show: the one that is good now is put in.
         text = Path(source).read_text(encoding="utf-8")
-        given = next(line for line in text.splitlines() if "authorization:" in line.lower() or "x-session:" in line.lower())
+        given = next(
+            line for line in text.splitlines() if "authorization:" in line.lower() or "x-session:" in line.lower()
+        )
         old = given.rpartition(" ")[0].rpartition(" ")[2].strip("'")
         Path(source).write_text(text.replace(old, APIS[name].give()), encoding="utf-8")
     draft = await draft_of(source)

@@ -40,7 +40,7 @@ __all__ = ["Recipe"]
 _REFUSED = "recipe.refused"
 _VISITED = "recipe.visited"
 _COOKIE = "recipe.cookie."
-_OWN = frozenset({"null", "json"})
+_OWN = frozenset({"null", "json", "site"})
 
 
 class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,7 +82,12 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         parse_places(self.answer.text)
         for place in (self.answer.end_flag, self.answer.reasoning, self.errors.ok, self.errors.code):
             parse_place(place)
-        for place in (*self.errors.text, *self.answer.where, *(v.answer for v in self.conversation.values())):
+        for place in (
+            *self.errors.text,
+            *self.errors.flags,
+            *self.answer.where,
+            *(v.answer for v in self.conversation.values()),
+        ):
             parse_place(place)
 
     def _check_request(self) -> None:
@@ -213,8 +218,9 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             path, own = urlsplit(request.url).path, urlsplit(self.request.url).path
         except ValueError:
             return None
-        parts = (re.escape(part) for part in re.split(r"\{\{[^{}]*\}\}", own))
-        if not re.fullmatch("[^/]+".join(parts), path):
+        at_site = own.startswith("{{site}}")
+        parts = (re.escape(part) for part in re.split(r"\{\{[^{}]*\}\}", own.removeprefix("{{site}}")))
+        if not re.fullmatch((".*" if at_site else "") + "[^/]+".join(parts), path):
             return None
         return lambda head: DECODERS[self.answer.format](self._reading(limits=Limits(), now=arrival(head)), head)
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from anychat.chat import Conversation, Event
-from anychat.decoding import LineDecoder, ServerSentEvents, parse_json, plain_text
+from anychat.decoding import LineDecoder, ServerSentEvents, find_json, parse_json, plain_text
 from anychat.errors import RemoteProtocolError, TruncatedAnswer
 from anychat.protocols.bodies import Body, Revisable, Snapshot, clean, is_page, json_body, shown
 from anychat.protocols.pointer import ABSENT
@@ -296,7 +296,7 @@ class _EventsAnswer(_StreamAnswer):
         body = self._events.body().removeprefix(codecs.BOM_UTF8)
         if not self._seen:
             self._faults.check_body(body)
-        if not self._seen and body.strip().startswith((b"{", b"[")):
+        if not self._seen and (body.strip().startswith((b"{", b"[")) or find_json(body) is not None):
             value = json_body(self.head, body)
             self._check(value)
             yield from self.delta(self._text_of(value) or "")

@@ -64,8 +64,14 @@ def _time(unit: str, now: float) -> Any:
 def address(site: Site, table: BodyTable, values: dict[str, Any], chosen: str = "") -> str:
     """The absolute address of a request. Raises `ConfigError` for one that is none."""
     split_address(site.url)
-    written = re.sub(r"\{\{\s*([^{}]*?)\s*\}\}", lambda place: _quoted(values.get(place[1], "")), table.url)
+    template = table.url
+    if template.startswith(_SITE):
+        template = site.url.partition("?")[0].rstrip("/") + template.removeprefix(_SITE)
+    written = re.sub(r"\{\{\s*([^{}]*?)\s*\}\}", lambda place: _quoted(values.get(place[1], "")), template)
     return urljoin(site.url, chosen or written)
+
+
+_SITE = "{{site}}"
 
 
 def _quoted(value: Any) -> str:
@@ -134,7 +140,7 @@ def field_text(value: Any) -> str:
 
 def check_address(what: str, url: str) -> None:
     """Raises `ConfigError` for what is neither a path nor a full URL."""
-    bare = re.sub(r"\{\{[^{}]*\}\}", "x", url)
+    bare = re.sub(r"\{\{[^{}]*\}\}", "x", url.removeprefix(_SITE))
     try:
         parts = urlsplit(bare)
         full = parts.scheme in ("http", "https") and bool(parts.hostname) and not places(url.partition("/")[0])

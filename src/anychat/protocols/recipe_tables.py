@@ -138,6 +138,8 @@ class ErrorsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ok_values: tuple[Any, ...] = ()
     code: str = ""
     """Where an error's code stands."""
+    flags: dict[str, ErrorKind] = field(default_factory=dict)
+    """Where a true value stands only in an error -> what it stands for."""
     event: tuple[str, ...] = ()
     """The names of the server-sent events that are errors."""
     kinds: dict[str, ErrorKind] = field(default_factory=dict)
