@@ -1,9 +1,13 @@
 """Killing processes that write to the ledger, and counting what is lost. For tests and the benchmark."""
 
+import os
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 from msgspec import Struct
 
@@ -33,25 +37,31 @@ class KillReport(Struct, kw_only=True):
 
 def kill_writers(url: str, numbers: range, seconds: float) -> list[KillReport]:
     """Start writers of one database, let each add for some seconds, and kill them with SIGKILL."""
-    writers = []
-    for number in numbers:
-        command = [sys.executable, "-m", "tests.ledger.killed", url, str(number)]
-        writers.append(subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT))
-    for writer in writers:
-        assert writer.stdout is not None
-        writer.stdout.readline()  # it has begun
-    time.sleep(seconds)
-    reports = []
-    for writer in writers:
-        writer.kill()
-        killed = time.monotonic_ns()
-        output, _ = writer.communicate()
-        # The first line was read above; the last may be half a line.
-        lines = [line.split() for line in output.decode().split("\n")[:-1]]
-        reports.append(
-            _report(url, killed, [(uid, int(added), int(rows), int(stall)) for uid, added, rows, stall in lines])
-        )
-    return reports
+    with ExitStack() as stack:
+        # Files: a pipe that nobody empties would stop a writer.
+        logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in numbers]
+        writers = [
+            subprocess.Popen([sys.executable, "-m", "tests.ledger.killed", url, str(number)], stdout=log, cwd=ROOT)
+            for number, log in zip(numbers, logs, strict=True)
+        ]
+        while not all(os.fstat(log.fileno()).st_size for log in logs):
+            assert not any(writer.poll() for writer in writers), "a writer failed"
+            time.sleep(0.01)
+        time.sleep(seconds)
+        killed = []
+        for writer in writers:
+            writer.kill()
+            killed.append(time.monotonic_ns())
+        for writer in writers:
+            writer.wait()
+        return [_report(url, moment, _lines(log)) for moment, log in zip(killed, logs, strict=True)]
+
+
+def _lines(log: IO[bytes]) -> list[tuple[str, int, int, int]]:
+    log.seek(0)
+    # The last may be half a line.
+    rows = [line.split() for line in log.read().decode().split("\n")[:-1]]
+    return [(uid, int(added), int(written), int(stall)) for uid, added, written, stall in rows]
 
 
 def _report(url: str, killed: int, lines: list[tuple[str, int, int, int]]) -> KillReport:
@@ -68,7 +78,7 @@ def _report(url: str, killed: int, lines: list[tuple[str, int, int, int]]) -> Ki
     known = set(there)
     lost = [added for uid, added, _, _ in lines if uid not in known]
     return KillReport(
-        added=len(lines) + 1,
+        added=len(lines),
         lost=len(lost),
         oldest_lost=(killed - lost[0]) / 1e9 if lost else 0.0,
         stall=lines[-1][3] / 1000,

@@ -6,6 +6,7 @@ import sqlite3
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -40,7 +41,7 @@ def test_an_old_database_is_migrated_and_keeps_its_rows(
         patch.setattr("anychat.ledger.migrations.MIGRATIONS", MIGRATIONS[:version])
         old = opened(url)
         assert old.query("SELECT version FROM anychat_schema") == [(version,)]
-        old.insert(REQUESTS, msgspec.json.encode([request(1)]))
+        old.insert(REQUESTS, [request(1)])
     new = opened(url)
     assert new.query("SELECT version FROM anychat_schema") == [(len(MIGRATIONS),)]
     assert [row.request for row in requests_named(new, "req_1")] == ["req_1"]
@@ -164,8 +165,8 @@ def test_what_is_shown_of_an_address(address: str, shown: str) -> None:
 def test_a_row_that_is_there_stays_as_it_is(url: str, opened: Open) -> None:
     database = opened(url)
     for model in ("first", "second"):
-        database.insert(REQUESTS, msgspec.json.encode([request(1, model=model), request(2)]))
-        database.insert(ATTEMPTS, msgspec.json.encode([attempt(1), attempt(1, 2)]))
+        database.insert(REQUESTS, [request(1, model=model), request(2)])
+        database.insert(ATTEMPTS, [attempt(1), attempt(1, 2)])
     assert database.query("SELECT model FROM anychat_requests ORDER BY uid") == [("first",), ("m",)]
     assert database.query("SELECT count(*) FROM anychat_attempts") == [(2,)]
 
@@ -175,21 +176,24 @@ def test_a_transaction_that_fails_leaves_nothing(url: str, opened: Open) -> None
 
     def fail() -> None:
         with database.transaction():
-            database.insert(REQUESTS, msgspec.json.encode([request(1)]))
+            database.insert(REQUESTS, [request(1)])
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
     assert database.query("SELECT count(*) FROM anychat_requests") == [(0,)]
     with database.transaction():
-        database.insert(REQUESTS, msgspec.json.encode([request(1)]))
+        database.insert(REQUESTS, [request(1)])
     assert database.query("SELECT count(*) FROM anychat_requests") == [(1,)]
 
 
-def test_a_row_that_will_never_do_is_told_apart_from_a_lost_database(url: str, opened: Open) -> None:
+@pytest.mark.parametrize("wrong", [{"model": None}, {"prompt_tokens": 1 << 70}, {"status": ["a list"]}])
+def test_a_row_that_will_never_do_is_told_apart_from_a_lost_database(
+    url: str, opened: Open, wrong: dict[str, Any]
+) -> None:
     database = opened(url)
     with pytest.raises(StorageError) as caught:
-        database.insert(REQUESTS, msgspec.json.encode([{"uid": None}]))
+        database.insert(REQUESTS, [request(1, **wrong)])
     assert caught.value.refused
     with pytest.raises(StorageError) as caught:
         database.execute("SELECT * FROM nowhere")

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -66,8 +65,8 @@ def put(database: Database, entries: list[Entry]) -> list[Entry]:
     with database.transaction():
         for table in (REQUESTS, ATTEMPTS):
             database.execute(f"DELETE FROM {table.name}")
-        database.insert(REQUESTS, msgspec.json.encode([row for row, _ in entries]))
-        database.insert(ATTEMPTS, msgspec.json.encode([each for _, attempts in entries for each in attempts]))
+        database.insert(REQUESTS, [row for row, _ in entries])
+        database.insert(ATTEMPTS, [each for _, attempts in entries for each in attempts])
     return entries
 
 

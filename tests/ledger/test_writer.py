@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from anychat.errors import StorageError
 from anychat.ledger import AttemptRow, Database, Ledger, Prices, Rate, RequestRow, new_uid, open_database
@@ -147,7 +148,7 @@ def test_a_row_that_is_refused_is_dropped_and_holds_up_no_other(url: str) -> Non
         request(1, prompt_tokens=1, completion_tokens=2),
         [attempt(1, 1), attempt(1, 2, prompt_tokens=1, completion_tokens=2)],
     )
-    ledger.add(request(2, prompt_tokens=None), [])
+    ledger.add(request(1000, prompt_tokens=1 << 70), [])
     fill(ledger, range(2, 4))
     assert ledger.close(60) == 0
     assert (ledger.written, ledger.dropped) == (9, 1)
@@ -175,7 +176,7 @@ class Broken:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._database, name)
 
-    def insert(self, table: Table, rows: bytes) -> None:
+    def insert(self, table: Table, rows: Sequence[Struct]) -> None:
         if self._switch.before:
             raise StorageError("it is gone")
         self._database.insert(table, rows)
@@ -336,6 +337,7 @@ def test_twenty_killed_processes_lose_at_most_their_last_200_ms(tmp_path: Path) 
     # What the machine did not let the process do is not the ledger's.
     assert [report for report in reports if report.oldest_lost > 0.2 + report.stall] == []
     assert sum(report.added - report.lost for report in reports) > 0
+    assert sum(report.lost for report in reports) > 0  # they were killed in mid-load
 
 
 def test_a_killed_process_loses_no_more_with_postgresql(server: PostgresServer) -> None:

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+from msgspec import Struct
+
 from anychat.errors import ConfigError
 from anychat.ledger.migrations import migrate
 from anychat.ledger.rows import Table
@@ -28,8 +30,13 @@ class Database(Protocol):
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]: ...
 
-    def insert(self, table: Table, rows: bytes) -> None:
-        """Put rows, a JSON array of objects, into a table in one statement. Those that are there already stay."""
+    def insert(self, table: Table, rows: Sequence[Struct]) -> None:
+        """Put rows into a table in few statements. Those that are there already stay as they are.
+
+        A driver lets go of Python's lock in each statement, and where the process is busy it takes
+        milliseconds to have it back: so no statement for each row. Raises `UnicodeError` for halves of
+        surrogate pairs.
+        """
         ...
 
     def transaction(self, *, alone: bool = False) -> AbstractContextManager[None]:

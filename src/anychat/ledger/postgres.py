@@ -4,6 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+from msgspec import Struct
+
 from anychat.errors import ConfigError, MissingDependency, StorageError
 from anychat.ledger.database import without_password
 from anychat.ledger.rows import Table
@@ -70,7 +73,7 @@ class PostgresDatabase:
         with self._translated():
             return self._connection.execute(_percents(sql), values).fetchall()
 
-    def insert(self, table: Table, rows: bytes) -> None:
+    def insert(self, table: Table, rows: Sequence[Struct]) -> None:
         sql = self._inserts.get(table.name)
         if sql is None:
             given = ", ".join(f"{column.name} {_KINDS[column.kind]}" for column in table.columns)
@@ -79,7 +82,9 @@ class PostgresDatabase:
                 f"INSERT INTO {table.name} ({table.names}) SELECT {values} "
                 f"FROM json_to_recordset(?::text::json) AS given({given}) ON CONFLICT DO NOTHING"
             )
-        self.execute(sql, (rows.decode(),))
+        # PostgreSQL has no character 0, and neither has anything that these texts mean.
+        data = msgspec.json.encode(rows).replace(b"\\u0000", b"\\ufffd")
+        self.execute(sql, (data.decode(),))
 
     @contextmanager
     def transaction(self, *, alone: bool = False) -> Iterator[None]:

@@ -9,28 +9,28 @@ committed; a machine that loses its power may lose the last transactions, and is
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from anychat.errors import StorageError
 from anychat.ledger.rows import Table
 
 __all__ = ["SqliteDatabase"]
 
+_Fields = Callable[[Struct], tuple[Any, ...]]
 _BUSY_SECONDS = 5.0
 """How long a statement waits for other writers."""
 _LOG_BYTES = 16 << 20
 """What the write-ahead log is cut down to once it was folded in."""
 
-_VALUES = {
-    "text": "json_extract(value, '$.{0}')",
-    "integer": "json_extract(value, '$.{0}')",
-    "real": "json_extract(value, '$.{0}')",
-    "yes": "json_extract(value, '$.{0}')",
-    "micros": "CAST(round(json_extract(value, '$.{0}') * 1000000) AS INTEGER)",
-}
+_AT_ONCE = (64, 16, 4, 1)
+"""How many rows a statement may have: few sizes, so that each is prepared once."""
 
 
 class SqliteDatabase:
@@ -38,7 +38,7 @@ class SqliteDatabase:
 
     def __init__(self, file: Path) -> None:
         self.where = os.fspath(file)
-        self._inserts: dict[str, str] = {}
+        self._inserts: dict[str, tuple[_Fields, dict[int, str]]] = {}
         with self._translated():
             _make(file)
             self._connection = sqlite3.connect(
@@ -73,17 +73,26 @@ class SqliteDatabase:
         with self._translated():
             return self._connection.execute(sql, values).fetchall()
 
-    def insert(self, table: Table, rows: bytes) -> None:
-        """One statement for all rows: it runs without Python's lock, which a loop over them would fight for."""
-        sql = self._inserts.get(table.name)
-        if sql is None:
-            values = ", ".join(_VALUES[column.kind].format(column.name) for column in table.columns)
-            # `WHERE true` parts ON CONFLICT from a join's ON (sqlite.org/lang_upsert.html#parsing_ambiguity).
-            sql = self._inserts[table.name] = (
-                f"INSERT INTO {table.name} ({table.names}) SELECT {values} FROM json_each(?) "
-                "WHERE true ON CONFLICT DO NOTHING"
-            )
-        self.execute(sql, (rows.decode(),))
+    def insert(self, table: Table, rows: Sequence[Struct]) -> None:
+        fields, statements = self._inserts.get(table.name) or self._prepare(table)
+        place = 0
+        with self._translated():
+            while place < len(rows):
+                size = next(size for size in _AT_ONCE if size <= len(rows) - place)
+                values = list(chain.from_iterable(map(fields, rows[place : place + size])))
+                try:
+                    self._connection.execute(statements[size], values)
+                except (sqlite3.InterfaceError, sqlite3.ProgrammingError, OverflowError) as error:
+                    raise sqlite3.DataError(str(error)) from error  # a value of a kind or size that SQLite has not
+                place += size
+
+    def _prepare(self, table: Table) -> tuple[_Fields, dict[int, str]]:
+        marks = ", ".join("CAST(round(? * 1000000) AS INTEGER)" if c.kind == "micros" else "?" for c in table.columns)
+        start = f"INSERT INTO {table.name} ({table.names}) VALUES "
+        statements = {size: f"{start}{', '.join([f'({marks})'] * size)} ON CONFLICT DO NOTHING" for size in _AT_ONCE}
+        fields: _Fields = attrgetter(*(column.name for column in table.columns))
+        self._inserts[table.name] = (fields, statements)
+        return fields, statements
 
     @contextmanager
     def transaction(self, *, alone: bool = False) -> Iterator[None]:
