@@ -19,7 +19,7 @@ import inspect
 import secrets
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Set
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Set
 from concurrent.futures import Future
 from contextlib import aclosing
 from typing import Any, NamedTuple
@@ -114,9 +114,9 @@ class Session:
         lease = await self._make_ready(_Asking(self.timeouts, self._on_challenge))
         self._land(lease.trial)
 
-    async def exchange(self, request: Request, timeouts: Timeouts | None = None) -> Exchange:
+    def exchange(self, request: Request, timeouts: Timeouts | None = None) -> Coroutine[Any, Any, Exchange]:
         """One request with the session's cookies and headers, no handshake around it; to be closed by the caller."""
-        return await open_exchange(
+        return open_exchange(
             self._transport, self._with_headers(request), self.cookies, timeouts or self.timeouts, self.limits
         )
 

@@ -4,14 +4,14 @@ Chat completions, streamed and not, and embeddings. The texts are not looked at.
 decoder this takes any number of choices, log probabilities, and fields that nobody here knows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from anychat.chat import Delta, Done, Event, Usage
-from anychat.decoding import ServerSentEvents, convert, parse_json
+from anychat.decoding import ServerSentEvent, ServerSentEvents, convert, parse_json
 from anychat.errors import BadRequest, RemoteProtocolError, TruncatedAnswer
 from anychat.protocols.bodies import Body
 from anychat.protocols.openai_faults import fault_error, find_fault, http_error
@@ -64,11 +64,14 @@ class CompletionWatch:
         self._events = ServerSentEvents(limits.event_bytes) if streamed else None
         self._body = Body(head, limits)
 
-    def feed(self, data: bytes) -> Iterator[Event]:
+    def feed(self, data: bytes) -> Iterable[Event]:
         if self._events is None:
             self._body.add(data)
-            return
-        for event in self._events.feed(data):
+            return ()
+        return self._stream(self._events.feed(data))
+
+    def _stream(self, events: Iterable[ServerSentEvent]) -> Iterator[Event]:
+        for event in events:
             if event.data == b"[DONE]":
                 yield from self._end()
             elif not self._ended:
@@ -104,16 +107,18 @@ class CompletionWatch:
             fault = find_fault(parse_json(data))
             if fault is not None:
                 raise fault_error(fault, self._head, self._now())
-        if chunk.choices:
+        choices = chunk.choices
+        if choices:
             # A choice that has finished stays so; of several, the last to finish ends the answer.
-            self._finished = any(choice.finish_reason for choice in chunk.choices)
-        elif chunk.choices is None and chunk.usage is None:
+            one = len(choices) == 1
+            self._finished = bool(choices[0].finish_reason if one else any(choice.finish_reason for choice in choices))
+        elif choices is None and chunk.usage is None:
             raise RemoteProtocolError("an event of the answer is no chunk of a completion", status=self._head.status)
         if chunk.usage is not None:
             # Some servers count on, chunk by chunk: the last one counts.
             usage = chunk.usage
             self._usage = Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
-        return _TEXT_CAME if chunk.choices else ()
+        return _TEXT_CAME if choices else ()
 
     def _slowly(self, data: bytes) -> _Chunk:
         """A chunk that the fast parser refuses: lone surrogates, which services do send, or no chunk at all."""

@@ -71,6 +71,8 @@ class TransportOptions(Struct, frozen=True, kw_only=True):
 class Exchange(Protocol):
     """A response in progress: its head, and its body as pieces of bytes, decompressed.
 
+    An exchange may have a method `at_once`: the whole body, when it came with the head and so is no longer
+    to be waited for, else None.
     Iterating raises `TransportError`s, among them `ConnectionLost` when the body ends before its
     declared end. Closing is idempotent, and closes the connection when the body was not read out.
     """

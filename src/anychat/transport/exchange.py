@@ -31,7 +31,8 @@ async def open_exchange(
     for _ in range(limits.redirects + 1):
         exchange = await transport.send(_with_cookies(request, jar), timeouts)
         head = exchange.head
-        jar.store(request.url, head.cookies)
+        if head.cookies:
+            jar.store(request.url, head.cookies)
         if head.status not in _REDIRECTS or not head.header("location"):
             return exchange
         await exchange.aclose()
