@@ -5,7 +5,7 @@ from itertools import count
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -43,6 +43,7 @@ def test_keys_are_found_by_their_text() -> None:
     assert all(ring.find(plain, 0.0) is key for plain, key in made)
 
 
+@settings(deadline=None)
 @given(text=st.text(max_size=70))
 def test_no_other_text_is_a_key(text: str) -> None:
     plain, key = new_key(Counted(), "app")
