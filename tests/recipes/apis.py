@@ -294,7 +294,8 @@ APIS: dict[str, Api] = {
         ),
         Api(
             "snapshots",
-            "var talk = null; var ask = async q => { const t = await (await asJson('api', {text: q, conversationId: talk}))"
+            "var talk = null; var ask = async q => { const t = await (await asJson('api', {text: q, "
+            "conversationId: talk}))"
             '.text(); talk = /"conversationId": "(\\w+)"/.exec(t)[1]; return t; };',
             snapshots,
         ),
@@ -307,7 +308,8 @@ APIS: dict[str, Api] = {
         ),
         Api(
             "escaped",
-            "var ask = async q => { const s = (await fetch('start')).headers.get('x-session'); return (await asJson('api', "
+            "var ask = async q => { const s = (await fetch('start')).headers.get('x-session'); return "
+            "(await asJson('api', "
             "{payload: JSON.stringify({prompt: q, options: {n: 1}})}, {'X-Session': s})).text(); };",
             escaped,
         ),
@@ -320,7 +322,8 @@ APIS: dict[str, Api] = {
         ),
         Api(
             "query",
-            "const KEY = '@@'; var ask = async q => (await fetch('api?' + new URLSearchParams({q: q, key: KEY}))).text();",
+            "const KEY = '@@'; var ask = async q => (await fetch('api?' + new URLSearchParams({q: q, "
+            "key: KEY}))).text();",
             query,
         ),
         Api(
@@ -399,7 +402,7 @@ def serve() -> Iterator[str]:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        ready.append("http://127.0.0.1:%d" % runner.addresses[0][1])
+        ready.append(f"http://127.0.0.1:{runner.addresses[0][1]}")
         return runner
 
     def work() -> None:

@@ -38,6 +38,7 @@ class _Page:
         self._number = 0
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.events: list[dict[str, Any]] = []
+        self._more = asyncio.Event()
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
@@ -47,6 +48,7 @@ class _Page:
                 self._waiting.pop(value["id"]).set_result(value)
             else:
                 self.events.append(value)
+                self._more.set()
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._number += 1
@@ -67,7 +69,8 @@ class _Page:
     async def until(self, name: str) -> None:
         async with asyncio.timeout(30):
             while not any(event["method"] == name for event in self.events):
-                await asyncio.sleep(0.05)
+                self._more.clear()
+                await self._more.wait()
 
     async def close(self) -> None:
         self._reader.cancel()
@@ -146,9 +149,11 @@ def _curl(entry: dict[str, Any]) -> str:
     request = entry["request"]
     words = [f"curl {shlex.quote(request['url'])}"]
     skipped = ("content-length", "host", "connection", "accept-encoding")
-    for pair in request["headers"]:
-        if pair["name"].lower() not in skipped and not pair["name"].startswith(":"):
-            words.append(f"-H {shlex.quote(pair['name'] + ': ' + pair['value'])}")
+    words += [
+        f"-H {shlex.quote(pair['name'] + ': ' + pair['value'])}"
+        for pair in request["headers"]
+        if pair["name"].lower() not in skipped and not pair["name"].startswith(":")
+    ]
     if "postData" in request:
         words.append(f"--data-raw {_dollar(request['postData']['text'])}")
     return " \\\n  ".join([*words, "--compressed"]) + "\n"

@@ -36,12 +36,11 @@ PLAINER = {
 
 def _recorded(name: str) -> list[Answer]:
     folder = CAPTURES / OWN[name][1]
-    found = [
+    return [
         answer
         for path in sorted(folder.glob("*.json"))
         for answer in conformance.answers(recordings.load(path), [create(OWN[name][0])])
     ]
-    return found
 
 
 def _as_recipe(name: str, answer: Answer) -> Answer:

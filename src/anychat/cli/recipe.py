@@ -95,7 +95,7 @@ async def draft_of(source: str, *, question: str = "", answer: Path | None = Non
     request = parse_curl(text.removeprefix("\ufeff"))
     if answer is not None:
         head = Head(200, {}, (), request.url)
-        return infer([Exchange(request=request, head=head, body=answer.read_bytes())], question)
+        return infer([Exchange(request=request, head=head, body=_source(str(answer)))], question)
     exchanges = await run_once(request, create(TransportOptions()))
     head_now = exchanges[-1].head
     if head_now is not None and head_now.status >= 400:

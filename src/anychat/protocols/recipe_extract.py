@@ -2,19 +2,29 @@
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anychat.decoding import parse_json
 from anychat.errors import ProtocolDrift, RemoteProtocolError
 from anychat.protocols.bodies import clean
 from anychat.protocols.pointer import ABSENT
 from anychat.protocols.recipe_tables import Extractor, find_at, parse_place
-from anychat.protocols.wordpress import parse_html
 from anychat.wire import Response
 
-__all__ = ["cookie_of", "extract", "json_after"]
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborHTMLParser
+
+__all__ = ["cookie_of", "extract", "json_after", "page_tree"]
 
 _LONGEST = 16384
+_PAGE_BYTES = 4 << 20
+
+
+def page_tree(body: bytes) -> "LexborHTMLParser":
+    """A page as a tree, with its scripts, which may hold JSON; of its first 4 MiB. Never fails."""
+    from selectolax.lexbor import LexborHTMLParser
+
+    return LexborHTMLParser(body[:_PAGE_BYTES].decode("utf-8", "replace"))
 
 
 def extract(name: str, wanted: Extractor, response: Response) -> str:
@@ -46,7 +56,7 @@ def _part(wanted: Extractor, response: Response) -> Any:
     if wanted.cookie:
         return cookie_of(response, wanted.cookie)
     if wanted.html:
-        node = parse_html(response.body).css_first(wanted.html)
+        node = page_tree(response.body).css_first(wanted.html)
         if node is None:
             return None
         return node.attributes.get(wanted.attribute) if wanted.attribute else node.text_lexbor()

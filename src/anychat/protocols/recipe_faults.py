@@ -97,10 +97,8 @@ class Faults:
         """What a value of a good status says went wrong; None when nothing. `always`: it is an error's event."""
         for place, kind_name in self._reading.errors.flags.items():
             if find_at(value, parse_place(place)) is True:
-                text = self._words(value) or shown(value)
-                return self._made(
-                    _KINDS[kind_name], text, self._code(value), retry_after(self._head, self._reading.now())
-                )
+                wait = retry_after(self._head, self._reading.now())
+                return self._made(_KINDS[kind_name], self._words(value) or shown(value), self._code(value), wait)
         text = self._text(value)
         if text is None and (always or self._flagged(value)):
             own = find_first(value, self._answer)

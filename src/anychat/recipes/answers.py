@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 from msgspec import Struct
@@ -263,7 +264,7 @@ def _discriminators(opened: list[tuple[str, Any]], path: Path) -> list[Path]:
 
 def _grows(texts: list[str]) -> bool:
     """Whether each text begins with the one before."""
-    pairs = list(zip(texts, texts[1:], strict=False))
+    pairs = list(pairwise(texts))
     return len(pairs) >= 1 and all(new.startswith(old) for old, new in pairs) and len(texts[-1]) > len(texts[0])
 
 

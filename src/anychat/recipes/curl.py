@@ -13,10 +13,88 @@ __all__ = ["is_curl", "parse_curl"]
 _BOUNDARY = "----anychatcurl"
 
 _WITH_VALUE = frozenset(
-    ["-H", "--header", "-d", "--data", "--data-raw", "--data-binary", "--data-ascii", "--data-urlencode", "-F", "--form", "--form-string", "-X", "--request", "-b", "--cookie", "-A", "--user-agent", "-e", "--referer", "-u", "--user", "--json", "--url", "-o", "--output", "-x", "--proxy", "-m", "--max-time", "--connect-timeout", "--cacert", "-E", "--cert", "--key", "--resolve", "-w", "--write-out", "-c", "--cookie-jar", "--retry", "-r", "--range", "--oauth2-bearer", "-T", "--upload-file", "-D", "--dump-header"]
+    [
+        "-H",
+        "--header",
+        "-d",
+        "--data",
+        "--data-raw",
+        "--data-binary",
+        "--data-ascii",
+        "--data-urlencode",
+        "-F",
+        "--form",
+        "--form-string",
+        "-X",
+        "--request",
+        "-b",
+        "--cookie",
+        "-A",
+        "--user-agent",
+        "-e",
+        "--referer",
+        "-u",
+        "--user",
+        "--json",
+        "--url",
+        "-o",
+        "--output",
+        "-x",
+        "--proxy",
+        "-m",
+        "--max-time",
+        "--connect-timeout",
+        "--cacert",
+        "-E",
+        "--cert",
+        "--key",
+        "--resolve",
+        "-w",
+        "--write-out",
+        "-c",
+        "--cookie-jar",
+        "--retry",
+        "-r",
+        "--range",
+        "--oauth2-bearer",
+        "-T",
+        "--upload-file",
+        "-D",
+        "--dump-header",
+    ]
 )
 _FLAGS = frozenset(
-    ["--compressed", "-k", "--insecure", "-s", "--silent", "-S", "--show-error", "-L", "--location", "-i", "--include", "-v", "--verbose", "-N", "--no-buffer", "-f", "--fail", "-g", "--globoff", "--http1.1", "--http2", "--http3", "-4", "-6", "-#", "--progress-bar", "-O", "--raw", "--tr-encoding"]
+    [
+        "--compressed",
+        "-k",
+        "--insecure",
+        "-s",
+        "--silent",
+        "-S",
+        "--show-error",
+        "-L",
+        "--location",
+        "-i",
+        "--include",
+        "-v",
+        "--verbose",
+        "-N",
+        "--no-buffer",
+        "-f",
+        "--fail",
+        "-g",
+        "--globoff",
+        "--http1.1",
+        "--http2",
+        "--http3",
+        "-4",
+        "-6",
+        "-#",
+        "--progress-bar",
+        "-O",
+        "--raw",
+        "--tr-encoding",
+    ]
 )
 
 
@@ -155,7 +233,9 @@ class _Command:
             self.headers["authorization"] = "Basic " + base64.b64encode(value.encode()).decode()
         elif name == "--oauth2-bearer":
             self.headers["authorization"] = f"Bearer {value}"
-        elif (header := {"-b": "cookie", "-A": "user-agent", "-e": "referer"}.get(name[:2] if name[1] != "-" else name)) or (header := {"--cookie": "cookie", "--user-agent": "user-agent", "--referer": "referer"}.get(name)):
+        elif (
+            header := {"-b": "cookie", "-A": "user-agent", "-e": "referer"}.get(name[:2] if name[1] != "-" else name)
+        ) or (header := {"--cookie": "cookie", "--user-agent": "user-agent", "--referer": "referer"}.get(name)):
             self.headers[header] = value
 
     def _add_data(self, name: str, value: str) -> None:

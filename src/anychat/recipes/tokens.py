@@ -8,9 +8,8 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-from anychat.protocols.recipe_extract import cookie_of
-from anychat.protocols.wordpress import parse_html
-from anychat.recipes.traffic import Exchange, Path, expand, json_of, key_of, leaves, pointer
+from anychat.protocols.recipe_extract import cookie_of, page_tree
+from anychat.recipes.traffic import Exchange, Path, expand, json_of, leaves, pointer
 from anychat.wire import Response
 
 __all__ = ["Origin", "is_token", "looks_made", "origin_of", "origin_of_name", "same_name"]
@@ -108,7 +107,7 @@ def _same(leaf: Any, value: str) -> bool:
 
 def _in_attributes(value: str, body: bytes) -> Origin | None:
     """An attribute of an element, or JSON in one, or in a script that is JSON."""
-    tree = parse_html(body)
+    tree = page_tree(body)
     for node in tree.css("*"):
         for name, given in node.attributes.items():
             if not given or (value not in given and not given.lstrip().startswith("{")):
@@ -200,7 +199,7 @@ def _named_values(key: str, exchange: Exchange) -> list[str]:
     tree = json_of(exchange.body)
     if isinstance(tree, dict | list):
         return found + _named_leaves(key, tree)
-    page = parse_html(exchange.body)
+    page = page_tree(exchange.body)
     for script in page.css('script[type*="json"]'):
         found += _named_leaves(key, json_of(script.text_lexbor() or ""))
     for node in page.css("*"):

@@ -115,7 +115,11 @@ class Tracer:
         if _UUID.fullmatch(text):
             return self._id(key, "uuid")
         # What pages make themselves goes into bodies; hexadecimal digits in a header were given to them.
-        if sent_as != "headers" and re.fullmatch(r"[0-9a-f]{16,64}", text) and not re.search(r"hash|sign|nonce|csrf|key", key, re.I):
+        if (
+            sent_as != "headers"
+            and re.fullmatch(r"[0-9a-f]{16,64}", text)
+            and not re.search(r"hash|sign|nonce|csrf|key", key, re.I)
+        ):
             return self._id(key, f"hex{len(text)}")
         started = self._exchanges[index].started
         if re.fullmatch(r"1[5-9]\d{8}", text) and _near(float(text), started):
