@@ -64,9 +64,9 @@ def logs(
     url: str | None,
     **wanted: Any,
 ) -> None:
-    """Show the requests that the gateway answered, the newest last; or one with all of its attempts.
+    """Show the requests that the gateway answered, or one with its attempts.
 
-    REQUEST-ID is the x-request-id of an answer.
+    The newest are last. REQUEST-ID is the x-request-id of an answer.
     """
     with closing(open_ledger(file, url)) as database:
         if request_id:

@@ -3,7 +3,7 @@
 What holds, and how:
 
 - A request never waits: `add` puts its rows into a queue in memory, and all else is the thread's work.
-- A killed process loses at most what came in the last 200 ms: the thread writes 50 ms after a row came, and
+- A killed process loses at most what came in the last 200 ms: the thread writes 30 ms after a row came, and
   what is committed is the operating system's or the server's.
 - A database that is lost, full or locked keeps the rows waiting. They are tried again, with growing pauses, until
   it is back; beyond `capacity` new rows are counted and dropped.
@@ -28,7 +28,7 @@ from anychat.ledger.rows import ATTEMPTS, REQUESTS, AttemptRow, RequestRow
 
 __all__ = ["Ledger"]
 
-_PAUSE = 0.05
+_PAUSE = 0.03
 """Seconds for which rows gather."""
 _BATCH = 1000
 """Requests in one transaction."""
