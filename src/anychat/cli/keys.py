@@ -23,7 +23,7 @@ from anychat.errors import ConfigError
 from anychat.ledger.database import Database
 from anychat.ledger.keys import load_keys, open_database, remove_key, save_key
 
-__all__ = ["keys"]
+__all__ = ["add", "disable", "enable", "keys", "list_keys", "remove"]
 
 _SPAN = re.compile(r"(\d{1,5})([mhdwy])", re.ASCII)
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
