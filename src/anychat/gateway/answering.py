@@ -16,7 +16,7 @@ from anychat.chat import Delta, Event, Usage
 from anychat.errors import AnychatError, ProviderError
 from anychat.gateway.conversations import Conversations, MemoryStore, Responses
 from anychat.gateway.estimate import answer_texts, estimate_usage
-from anychat.gateway.http import Writer
+from anychat.gateway.http import Headers, Writer
 from anychat.gateway.keep_alive import KeepAlive
 from anychat.gateway.metrics import Metrics
 from anychat.gateway.question import Question
@@ -42,15 +42,15 @@ _BYTES_PER_TOKEN = 4
 """Of the body of a question, roughly."""
 
 
-class Pinging(Protocol):
+class _Pinging(Protocol):
     def keep_alive(self) -> bytes: ...
 
 
-class Living(Protocol):
+class _Living(Protocol):
     """A stream that says that it lives while nothing comes."""
 
     @property
-    def encoder(self) -> Pinging: ...
+    def encoder(self) -> _Pinging: ...
 
     @property
     def seen(self) -> Sequence[Event]: ...
@@ -136,8 +136,10 @@ class Answering:
             try:
                 if stream.opening:
                     await writer.write(stream.opening)
+                tick = self.metrics.pacing(attempt.target.name).tick
                 async with aclosing(stream.pieces()) as pieces:
                     async for piece in pieces:
+                        tick()
                         await writer.write(piece)
                 self.ended(visit, attempt, stream.seen, asked)
             except AnychatError as error:
@@ -159,7 +161,7 @@ class Answering:
                 async with aclosing(stream.pieces()) as pieces:
                     return stream, b"".join([stream.opening, *[piece async for piece in pieces]])
             except AnychatError:
-                attempt.usage = usage_of(stream.seen)
+                attempt.usage = _usage_of(stream.seen)
                 raise
             finally:
                 await stream.aclose()
@@ -177,7 +179,7 @@ class Answering:
             await self.remember(visit, attempt.target, asked, stream.seen, question.label(attempt.target))
 
     @contextmanager
-    def streaming(self, writer: Writer, stream: Living) -> Iterator[None]:
+    def streaming(self, writer: Writer, stream: _Living) -> Iterator[None]:
         """What goes along with a streamed answer: it is counted, and says that it lives while nothing comes."""
         self.metrics.open_streams.inc()
         alive = KeepAlive(writer, stream.encoder.keep_alive, stream.seen, self._keep_alive)
@@ -203,8 +205,6 @@ class Answering:
         """The attempt gave the whole answer."""
         self._used(visit, attempt, seen, asked)
         self.router.answered(visit.journal, attempt)
-        if attempt.first is not None:
-            self.metrics.first_token(attempt.target.name, attempt.first - attempt.started)
 
     def broke(
         self, visit: Visit, attempt: Attempt, error: AnychatError, seen: Sequence[Event], asked: Asked | None = None
@@ -220,10 +220,7 @@ class Answering:
             self.router.cancelled(visit.journal, attempt)
 
     def _used(self, visit: Visit, attempt: Attempt, seen: Sequence[Event], asked: Asked | None) -> None:
-        usage = attempt.usage = usage_of(seen) or _estimated(visit, seen, asked)
-        visit.usage = usage
-        if not usage.estimated:
-            self.metrics.tokens(attempt.target.name, usage.prompt_tokens, usage.completion_tokens)
+        visit.usage = attempt.usage = _usage_of(seen) or _estimated(visit, seen, asked)
 
     def log_failure(self, visit: Visit, error: AnychatError) -> None:
         """A question that ends in an error."""
@@ -244,13 +241,16 @@ class Answering:
             await visit.send(head.status if head.status >= 400 else status, body, headers)
             return
         wait = getattr(error, "retry_after", None)
-        more = [*error.headers] if isinstance(error, LimitReached) else []
+        more: Headers = []
+        if isinstance(error, LimitReached):
+            self.metrics.refused(error.code or "")
+            more += error.headers
         if wait is not None:
             more.append(("retry-after", str(max(1, math.ceil(wait)))))
         await visit.send(status, body, more)
 
 
-def usage_of(seen: Sequence[Event]) -> Usage | None:
+def _usage_of(seen: Sequence[Event]) -> Usage | None:
     """The last count of tokens among the events; it stands near their end."""
     for event in reversed(seen):
         if type(event) is Usage:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import msgspec
@@ -44,6 +45,9 @@ from anychat.gateway.texts import Overheard
 from anychat.gateway.visit import JSON, Visit
 from anychat.routing.loop import Router
 from anychat.routing.targets import Plan, Targets
+
+if TYPE_CHECKING:
+    from anychat.gateway.books import Books
 
 __all__ = ["Gateway"]
 
@@ -89,7 +93,10 @@ class Gateway:
         self._draining = False
         self._cut = False
         self.router = router or Router()
+        self.metrics.health = self.router.health
         self.callers = callers or Callers()
+        self.books: Books | None = None
+        """What is kept beside the targets, for whoever serves to start and to close."""
         self.observers: list[Callable[[Visit], None]] = []
         """Told of each question at its end."""
         self._answering = Answering(self.router, self.metrics, now, keep_alive, memory)
@@ -139,6 +146,7 @@ class Gateway:
                     tokens += usage.prompt_tokens + usage.completion_tokens
                     cost += self.callers.cost(attempt.target.name, usage) or 0
             admission.settle(tokens, cost)
+        self.metrics.tried(visit.journal)
         for observer in self.observers:
             observer(visit)
 
