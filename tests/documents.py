@@ -55,4 +55,4 @@ def documented_gateway(path: Path, folder: Path, demo_url: str) -> Gateway:
     [text] = [block for block in blocks(path, "toml") if DEMO in block]
     file = folder / "anychat.toml"
     file.write_text(text.replace(DEMO, demo_url))
-    return build(Settings.load(file, environ={}))[0]
+    return build(Settings.load(file, environ={}))

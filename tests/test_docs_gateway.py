@@ -183,7 +183,7 @@ async def test_other_names_go_where_the_last_route_says(tmp_path: Path, demo: Th
     assert (head.status, json.loads(answer)["error"]["code"]) == (404, "model_not_found")
     file = tmp_path / "anychat.toml"
     file.write_text(file.read_text() + '\n[routes."*"]\ntargets = ["shop/*"]\n')
-    gateway, _ = build(Settings.load(file, environ={}))
+    gateway = build(Settings.load(file, environ={}))
     assert gateway.targets.find("anything").model == "anything"
     head, answer = await ask(MemoryTransport(AsgiApp(gateway)), "/v1/chat/completions", body)
     assert (head.status, json.loads(answer)["model"]) == (200, "shop/anything")

@@ -13,7 +13,7 @@ import click
 
 from anychat.cli.failures import debug_option
 from anychat.configuration import LiveSettings
-from anychat.gateway.configured import build, check, follow, reload
+from anychat.gateway.configured import build, check_served, follow, reload
 from anychat.gateway.logs import set_up
 from anychat.gateway.serve import reserved, run, serving, url_of
 from anychat.gateway.workers import CHANNEL, READY, Workers
@@ -54,18 +54,19 @@ def serve(config: Path | None, host: str | None, port: int | None, workers: int 
 async def _serve(live: LiveSettings, channel: socket.socket | None) -> None:
     """Serve in this process; `channel` is a worker's, to the process that started it."""
     table = live.settings.gateway
-    gateway, books = build(live.settings)
-    await books.start(gateway.router.health)
+    gateway = build(live.settings)
+    assert gateway.books is not None  # a gateway of a configuration has them
+    await gateway.books.start(gateway.router.health)
     stopping, at_once = asyncio.Event(), asyncio.Event()
     _on_signals(stopping, at_once)
     if hasattr(signal, "SIGHUP"):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, gateway, books, live)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, gateway, live)
     # What is there at the start stays: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER, 20, 50)
     async with (
-        aclosing(books),
+        aclosing(gateway.books),
         serving(
             gateway,
             table.host,
@@ -80,7 +81,7 @@ async def _serve(live: LiveSettings, channel: socket.socket | None) -> None:
             click.echo(f"anychat serves {len(gateway.targets.models())} model names at {url}/v1. Ctrl-C stops it.")
         else:
             _watch(channel, stopping, at_once)
-        following = asyncio.ensure_future(follow(gateway, books, live))
+        following = asyncio.ensure_future(follow(gateway, live))
         try:
             await stopping.wait()
             seconds = live.settings.gateway.timeouts.shutdown
@@ -125,7 +126,7 @@ async def _supervise(live: LiveSettings) -> None:
     """Run the workers as processes of their own on one port."""
     table = live.settings.gateway
     # What cannot be served is said here, once, and not by each of them.
-    check(live.settings)
+    check_served(live.settings)
     with reserved(table.host, table.port) as (_, port):
         command = [sys.executable, "-m", "anychat.cli", "serve", "--host", table.host, "--port", str(port)]
         if live.settings.file is not None:

@@ -98,7 +98,7 @@ class AsgiApp:
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await _lifespan(self._gateway, receive, send)
             return
         if scope["type"] != "http":
             raise RuntimeError(f"the gateway serves HTTP, not {scope['type']}")
@@ -117,11 +117,16 @@ class AsgiApp:
             await request.end()
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
+async def _lifespan(gateway: "Gateway", receive: Receive, send: Send) -> None:
+    """Start and close what the gateway keeps, with the application that it is part of."""
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
+            if gateway.books is not None:
+                await gateway.books.start(gateway.router.health)
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
+            if gateway.books is not None:
+                await gateway.books.aclose()
             await send({"type": "lifespan.shutdown.complete"})
             return

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
 
 from anychat.access.rules import check_workers, require_keys_for
-from anychat.configuration import GatewayTable, LiveSettings, Settings, provider_site, public_models
-from anychat.configuration import Route as RouteTable
+from anychat.configuration import GatewayTable, LiveSettings, Settings
 from anychat.errors import ConfigError
 from anychat.gateway.books import Books, known_keys
 from anychat.gateway.core import Gateway
@@ -17,12 +16,11 @@ from anychat.gateway.http import ServerLimits
 from anychat.gateway.logs import set_up
 from anychat.gateway.policy import Policy
 from anychat.gateway.serve import is_loopback
+from anychat.routing.configured import targets_of
 from anychat.routing.loop import Router
-from anychat.routing.policy import Rules
-from anychat.routing.targets import Provider, Route, Targets
-from anychat.transport import Timeouts
+from anychat.routing.targets import Provider, Targets
 
-__all__ = ["at_start_only", "build", "follow", "policy", "reload", "secrets_of", "server_limits", "targets_of"]
+__all__ = ["at_start_only", "build", "check_served", "follow", "policy", "reload", "secrets_of", "server_limits"]
 
 _log = logging.getLogger("anychat.gateway")
 
@@ -30,50 +28,6 @@ _LOOK_SECONDS = 0.5
 
 _AT_START = ("host", "port", "workers", "state", "limits.header_bytes", "limits.header_seconds")
 """Keys of `[gateway]` that a running server cannot take over."""
-
-
-def targets_of(settings: Settings, previous: Targets | None = None) -> Targets:
-    """The targets of the settings; sessions of `previous` go on where their provider is unchanged.
-
-    Raises `ConfigError` when a file that the settings name is not there any more.
-    """
-    times = settings.gateway.timeouts
-    providers: dict[str, Provider] = {}
-    for row in settings.providers.values():
-        site, access = provider_site(row)
-        timeouts = Timeouts(
-            connect=times.connect, first_byte=times.first_token, idle=times.idle, total=row.timeout or times.total
-        )
-        names = public_models(row) or {model: model for model in site.models}
-        providers[row.name] = Provider(
-            name=row.name,
-            site=site,
-            access=access,
-            models=names,
-            strict=row.strict,
-            emulate=frozenset(row.emulate),
-            timeouts=timeouts,
-            more_keys=row.keys[1:],
-            prefill=row.prefill,
-        )
-    routes = {name: _route(route) for name, route in settings.routes.items()}
-    return Targets(providers.values(), routes, previous)
-
-
-def _route(route: RouteTable) -> Route:
-    return Route(
-        targets=route.targets,
-        weights=route.weights,
-        rules=Rules(
-            strategy=route.strategy, attempts=route.attempts, recover=route.recover, hedge_after=route.hedge_after
-        ),
-        timeouts=Timeouts(
-            connect=route.connect_timeout,
-            first_byte=route.first_token_timeout,
-            idle=route.idle_timeout,
-            total=route.total_timeout,
-        ),
-    )
 
 
 def server_limits(table: GatewayTable) -> ServerLimits:
@@ -129,8 +83,8 @@ def _secrets(provider: Provider) -> Iterator[str]:
             yield from (text, unquote(text))
 
 
-def build(settings: Settings) -> tuple[Gateway, Books]:
-    """A gateway as the settings say, and its books. Raises `ConfigError` when there is nothing to serve."""
+def build(settings: Settings) -> Gateway:
+    """A gateway as the settings say, with its books. Raises `ConfigError` when there is nothing to serve."""
     if not settings.providers:
         where = f"{settings.file} names no provider" if settings.file else "there is no anychat.toml"
         raise ConfigError(f"{where}: write a [providers.NAME] table, or begin with `anychat init`")
@@ -139,13 +93,15 @@ def build(settings: Settings) -> tuple[Gateway, Books]:
     books = Books(settings)
     router = Router(on_opened=lambda id, key_only: books.opened(router.health, id, key_only=key_only))
     gateway = Gateway(targets, router=router, callers=books.callers, memory=books.memory(time.time))
+    gateway.metrics.ledger, gateway.metrics.state = books.ledger, books.state
+    gateway.books = books
     if books.recording is not None:
         gateway.observers.append(books.recording)
     _take_over(gateway, settings)
-    return gateway, books
+    return gateway
 
 
-def check(settings: Settings) -> None:
+def check_served(settings: Settings) -> None:
     """Raises `ConfigError` for what cannot be served as it is configured."""
     targets_of(settings)
     _check_access(settings)
@@ -165,7 +121,7 @@ def _take_over(gateway: Gateway, settings: Settings) -> None:
     gateway.policy = policy(table)
 
 
-def reload(gateway: Gateway, books: Books, live: LiveSettings) -> bool:
+def reload(gateway: Gateway, live: LiveSettings) -> bool:
     """Read the file again; whether the new settings are in force. What is under way goes on as it began."""
     before = live.settings
     settings = live.reload()
@@ -181,7 +137,8 @@ def reload(gateway: Gateway, books: Books, live: LiveSettings) -> bool:
         _log.error("the configuration is broken; what held before holds on: %s", error)
         return False
     _take_over(gateway, settings)
-    books.change(settings)
+    if gateway.books is not None:
+        gateway.books.change(settings)
     gateway.problem = ""
     gateway.metrics.reloaded(True)
     _log.info("the configuration was read again: %d providers", len(settings.providers))
@@ -202,9 +159,9 @@ def _value(table: GatewayTable, key: str) -> object:
     return value
 
 
-async def follow(gateway: Gateway, books: Books, live: LiveSettings) -> None:
+async def follow(gateway: Gateway, live: LiveSettings) -> None:
     """Reload whenever the file changes, until cancelled."""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         if live.changed():
-            reload(gateway, books, live)
+            reload(gateway, live)

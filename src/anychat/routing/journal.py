@@ -88,10 +88,10 @@ class Journal:
     def lines(self) -> list[str]:
         """What happened, a line for each step, in the order of time; for people."""
         steps = [(attempt.started, attempt.number, f"{attempt}: {attempt.why}") for attempt in self.attempts]
-        steps += [(at, 0, f"{named(one.choice)} passed over: {one.why}") for at, one in self.skipped]
+        steps += [(at, 0, f"{_named(one.choice)} passed over: {one.why}") for at, one in self.skipped]
         return [f"{at:.3f} s {line}" for at, _, line in sorted(steps)]
 
 
-def named(choice: Choice) -> str:
+def _named(choice: Choice) -> str:
     """The target, and which of its keys when it is not the first."""
     return f"{choice.target} (key {choice.key + 1})" if choice.key else choice.target
