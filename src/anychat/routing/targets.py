@@ -5,7 +5,7 @@ lists, then as the route `*`. What is found is a `Plan`: the targets and the rul
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 from msgspec import Struct, structs
@@ -117,7 +117,10 @@ class Targets:
         providers: Iterable[Provider],
         routes: Mapping[str, Route] | None = None,
         previous: "Targets | None" = None,
+        *,
+        opened: Callable[[Site, Access], Session] = open_session,
     ) -> None:
+        self._opened = opened
         self._providers = {provider.name: provider for provider in providers}
         self._routes = dict(routes or {})
         self._sessions: dict[tuple[str, int], Session] = {}
@@ -199,7 +202,7 @@ class Targets:
             access = provider.access
             if key:
                 access = structs.replace(access, api_key=provider.more_keys[key - 1])
-            session = self._sessions[provider.name, key] = open_session(provider.site, access)
+            session = self._sessions[provider.name, key] = self._opened(provider.site, access)
         session.timeouts = provider.timeouts or provider.access.timeouts(provider.site)
         return session
 
