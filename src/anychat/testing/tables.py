@@ -48,6 +48,7 @@ _RUSSIAN = {
     "ai-power": "AI Power для WordPress (wpaicg) до 1.9",
     "aipkit": "AIPKit, он же AI Power 2.x, для WordPress",
     "json-text": "Один запрос, JSON или форма; один ответ: JSON, текст или поток",
+    "recipe": "Любой API из запросов и ответов (JSON, текст, поток), описанный рецептом",
     "chatgpt-web": "chatgpt.com, беседа на веб-странице",
     "openai": "OpenAI chat completions и совместимые с ними серверы",
     "anthropic": "Anthropic Messages и совместимые с ними серверы",
@@ -80,6 +81,7 @@ def protocols_table(language: str = "en") -> str:
         protocol = create(name)
         title = _RUSSIAN.get(name, protocol.title) if language == "ru" else protocol.title
         declared = _DECLARABLE if _by_declaration(name, "traits") else frozenset()
+        declared |= {"conversation"} if name == "recipe" else frozenset()
         marks = [say("as declared") if t in declared else _mark(t in protocol.traits, say) for t in traits]
         rows.append([f"`{name}`", title, *marks, _features(name, protocol.features, say)])
     return _table([say(h) for h in ("Protocol", "What speaks it", *traits.values(), "Honours")], rows)
