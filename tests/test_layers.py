@@ -54,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
 
 PURE_AREAS = ("errors", "chat", "wire", "decoding", "protocols", "discovery")
 
-PURE_ROUTING = ("kinds", "health", "policy", "seam")
+PURE_ROUTING = ("kinds", "health", "policy", "resume", "seam")
 """Of routing only the decisions are pure; what carries them out is not."""
 
 IMPURE = {"asyncio", "concurrent", "multiprocessing", "os", "pathlib", "random", "secrets", "select", "shutil"}

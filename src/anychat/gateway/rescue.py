@@ -1,14 +1,14 @@
 """A stream that broke off, gone on with by another target: `recover = "resume"`.
 
 The caller has a part of the answer already. Another target gives the rest: it goes on from that part
-where it accepts one as a prefill, else it is asked again, and what it repeats is removed (`routing.seam`).
+where it accepts one as a prefill, else it is asked again, and what it repeats is removed (`routing.resume`).
 """
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from anychat.chat import AnswerText, Conversation, Delta, Done, Event, Notice, Reasoning, ToolCallDelta, Usage
+from anychat.chat import Event
 from anychat.errors import AnychatError
 from anychat.gateway.http import Writer
 from anychat.gateway.question import Question
@@ -17,7 +17,7 @@ from anychat.gateway.surfaces.base import StreamEncoder
 from anychat.gateway.visit import Visit
 from anychat.routing.journal import Attempt
 from anychat.routing.loop import first_token
-from anychat.routing.seam import Seam
+from anychat.routing.resume import Resumption
 from anychat.routing.targets import Plan, Target
 from anychat.transport import Timeouts
 
@@ -43,14 +43,14 @@ class Rescue:
         self._visit = visit
         self._question = question
         self._plan = plan
-        self._told: list[Event] = list(stream.told()) if question.resumes else []
+        self._answer = Resumption(stream.told() if question.resumes else ())
         self._seen = stream.seen
         self._broken = stream
         self.error = error
 
     async def run(self, writer: Writer) -> bool:
         """Write the rest of the answer; whether it is whole now. Nothing is written when no target goes on."""
-        if not self._question.resumes or any(type(event) is ToolCallDelta for event in self._told):
+        if not self._question.resumes or not self._answer.possible:
             return False
         await self._broken.aclose()
         router = self._answering.router
@@ -65,6 +65,8 @@ class Rescue:
                 await self._write(writer, rest)
             except AnychatError as error:
                 self._answering.broke(self._visit, rest.attempt, error, rest.seen, rest.asked)
+                if not self._answer.possible:
+                    return False
             except BaseException:
                 self._answering.cancelled(self._visit, rest.attempt, rest.seen, rest.asked)
                 raise
@@ -76,26 +78,18 @@ class Rescue:
                 await rest.aclose()
 
     async def _open(self, target: Target, attempt: Attempt, timeouts: Timeouts) -> EventStream:
-        going_on = self._question.going_on(target, attempt, timeouts, self._text())
+        going_on = self._question.going_on(target, attempt, timeouts, self._answer.text)
         return await first_token(going_on, target, timeouts.first_byte)
-
-    def _text(self) -> str:
-        text = AnswerText()
-        for event in self._told:
-            text.feed(event)
-        return str(text)
 
     async def _write(self, writer: Writer, rest: EventStream) -> None:
         encoder = self._primed(rest)
-        seam = Seam(self._text(), rest.attempt.target.provider.prefill)
+        self._answer.go_on(rest.attempt.target.provider.prefill)
         async with aclosing(self._events(rest)) as events:
             async for event in events:
                 # So that the signs of life see that something comes.
                 self._seen.append(event)
-                for out in self._joined(event, seam):
-                    if not isinstance(out, Done | Usage):
-                        self._told.append(out)
-                    if data := encoder.feed(out):
+                for new in self._answer.feed(event):
+                    if data := encoder.feed(new):
                         await writer.write(data)
 
     async def _events(self, rest: EventStream) -> AsyncGenerator[Event, None]:
@@ -110,18 +104,6 @@ class Rescue:
         assert rest.asked is not None
         encoder = self._question.surface.stream(rest.asked, self._question.label(rest.attempt.target))
         encoder.open()
-        for event in self._told:
+        for event in self._answer.told:
             encoder.feed(event)
         return encoder
-
-    def _joined(self, event: Event, seam: Seam) -> list[Event]:
-        """What of an event is new to the caller."""
-        if type(event) is Delta:
-            text = seam.feed(event.text)
-            return [Delta(text)] if text else []
-        if type(event) is Done:
-            text = seam.close()
-            return [Delta(text), event] if text else [event]
-        if isinstance(event, Reasoning) and self._text():
-            return []  # thought before the answer, which the caller is reading already
-        return [] if isinstance(event, Notice | Conversation) else [event]
