@@ -58,7 +58,7 @@ def test_json_has_all_that_is_known(run, page_file):
 
 def test_for_people_each_finding_is_a_line(run, page_file):
     result = run("discover", page_file("aiengine-3.6.2/gdpr-on"))
-    assert "1. ai-engine 3.5.2 or later: AI\n" in result.stdout
+    assert "1. ai-engine 3.5.2 or later: AI (chatbot-main1)\n" in result.stdout
     assert "   limit     512 characters a message\n" in result.stdout
     assert "   missing   consent: the site asks visitors for consent" in result.stdout
 

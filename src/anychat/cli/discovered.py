@@ -16,7 +16,7 @@ _KINDS = {"inline": "in the page", "popup": "in a popup", "api": "an API"}
 def print_findings(findings: Findings, unknown: int = 0) -> None:
     """Print the assistants, then what is wrong with the page. `unknown` counts exchanges with an unknown chat."""
     for number, found in enumerate(findings.found, 1):
-        title = found.name or found.bot
+        title = f"{found.name} ({found.bot})" if found.name and found.bot else found.name or found.bot
         head = f"{number}. {' '.join(filter(None, (found.protocol, found.version)))}{f': {title}' if title else ''}"
         lines = [(name, printable(" ".join(value.split()))) for name, value in _lines(found)]
         if sys.stdout.isatty():

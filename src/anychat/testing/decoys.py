@@ -32,6 +32,10 @@ DECOYS: dict[str, str] = {
         "<div class='acme_chat_container' id='acme_chat_1' data-config='{&quot;botId&quot;:3,&quot;ajaxUrl&quot;:"
         "&quot;/wp-admin/admin-ajax.php&quot;,&quot;nonce&quot;:&quot;fe245797ac&quot;}'></div>"
     ),
+    "other-config-beside-aipkit": (
+        "<p>See our aipkit notes.</p><div class='acme_bot' data-config='{&quot;botId&quot;:3,&quot;ajaxUrl&quot;:"
+        "&quot;/wp-admin/admin-ajax.php&quot;,&quot;nonce&quot;:&quot;fe245797ac&quot;}'></div>"
+    ),
     "intercom": _script("https://widget.intercom.io/widget/abc", 'window.intercomSettings = {app_id: "abc"};'),
     "tawk": _script("https://embed.tawk.to/5f/default", "var Tawk_API = Tawk_API || {};"),
     "crisp": _script("https://client.crisp.chat/l.js", 'window.$crisp = []; window.CRISP_WEBSITE_ID = "a-b";'),
