@@ -17,6 +17,7 @@ from anychat.errors import AnychatError
 from anychat.gateway.callers import Callers
 from anychat.gateway.conversations import Conversations, Responses, StoredResponse
 from anychat.gateway.recording import Recording
+from anychat.gateway.serve import is_loopback
 from anychat.ledger.database import Database
 from anychat.ledger.keys import load_keys, open_database
 from anychat.ledger.prices import Prices, Rate
@@ -61,7 +62,12 @@ class Books:
         self.state: State = open_state(settings.gateway.state)
         self.shared = is_shared(settings.gateway.state)
         self.prices = prices_of(settings)
-        self.callers = Callers(KeyRing(known_keys(settings)), Limiter(self.state), self.prices)
+        self.callers = Callers(
+            KeyRing(known_keys(settings)),
+            Limiter(self.state),
+            self.prices,
+            required=not is_loopback(settings.gateway.host),
+        )
         self.ledger: Ledger | None = None
         self.recording: Recording | None = None
         self._url = settings.ledger.url

@@ -35,7 +35,11 @@ class Peek(Struct):
 
 
 class Callers:
-    """The keys in force and their limits. Without any key whoever reaches the gateway may ask."""
+    """The keys in force and their limits.
+
+    While there is no key at all whoever reaches the gateway may ask, unless one is `required`: where others
+    than this machine reach it, the last key that is taken away lets in nobody.
+    """
 
     def __init__(
         self,
@@ -43,11 +47,13 @@ class Callers:
         limiter: Limiter | None = None,
         prices: Prices | None = None,
         *,
+        required: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.keys = keys if keys is not None else KeyRing()
         self.limiter = limiter or Limiter(MemoryState())
         self.prices = prices or Prices()
+        self._required = required
         self._now = now
 
     def who(self, headers: Mapping[str, str]) -> Key | None:
@@ -55,7 +61,7 @@ class Callers:
 
         Raises `AuthError`.
         """
-        if not len(self.keys):
+        if not len(self.keys) and not self._required:
             return None
         scheme, _, plain = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not plain.strip():

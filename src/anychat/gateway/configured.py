@@ -54,7 +54,9 @@ def policy(table: GatewayTable) -> Policy:
 
 def secrets_of(settings: Settings, targets: Targets) -> set[str]:
     """The texts of the settings that no log may show."""
-    known = {settings.gateway.admin_key, *(text for one in targets.providers() for text in _secrets(one))}
+    urls = (settings.gateway.state, settings.ledger.url)
+    passwords = {text for url in urls if (password := urlsplit(url).password) for text in (password, unquote(password))}
+    known = {settings.gateway.admin_key, *passwords, *(text for one in targets.providers() for text in _secrets(one))}
     for row in settings.providers.values():
         for key in row.hidden:
             known.update(_texts(getattr(row, key, None) or row.options.get(key)))

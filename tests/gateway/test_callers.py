@@ -1,0 +1,71 @@
+"""Callers by their keys: who is let in, by which header, and held to what."""
+
+import secrets
+
+import pytest
+from msgspec import structs
+
+from anychat.access.keys import Key, KeyRing, new_key
+from anychat.access.limits import Limiter, LimitReached
+from anychat.errors import AuthError
+from anychat.gateway.callers import Callers, Peek
+from anychat.protocols import create
+from anychat.protocols.base import Site
+from anychat.providers import Access
+from anychat.routing.targets import Plan, Provider, Targets
+from anychat.state import MemoryState
+
+
+@pytest.fixture
+def plan() -> Plan:
+    site = Site(name="local", url="http://127.0.0.1:9/v1", protocol=create("openai"))
+    return Targets([Provider(name="local", site=site, access=Access())]).plan("local/model")
+
+
+def made(**limits: object) -> tuple[str, Key]:
+    plain, key = new_key(secrets.token_bytes, "test")
+    return plain, structs.replace(key, **limits)
+
+
+def test_without_any_key_everyone_may_ask() -> None:
+    assert Callers().who({}) is None
+    assert Callers().who({"authorization": "Bearer whatever"}) is None
+
+
+def test_where_keys_are_required_no_key_lets_in_nobody() -> None:
+    with pytest.raises(AuthError):
+        Callers(required=True).who({})
+    with pytest.raises(AuthError):
+        Callers(required=True).who({"authorization": "Bearer ak-1"})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": "Bearer {}"},
+        {"authorization": "bearer  {} "},
+        {"x-api-key": "{}"},
+        {"authorization": "Basic abc", "x-api-key": "{}"},
+    ],
+)
+def test_a_key_may_stand_in_either_header(headers: dict[str, str]) -> None:
+    plain, key = made()
+    callers = Callers(KeyRing([key]))
+    assert callers.who({name: value.format(plain) for name, value in headers.items()}) is key
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer "}, {"x-api-key": "ak-unknown"}])
+def test_no_key_and_a_wrong_one_are_refused(headers: dict[str, str]) -> None:
+    callers = Callers(KeyRing([made()[1]]))
+    with pytest.raises(AuthError) as refused:
+        callers.who(headers)
+    assert refused.value.status == 401
+
+
+async def test_an_answer_of_unlimited_length_does_not_use_up_a_low_limit(plan: Plan) -> None:
+    _, key = made(tokens_per_minute=800)
+    callers = Callers(KeyRing([key]), Limiter(MemoryState()))
+    admission = await callers.admit(key, Peek("local/model"), plan, 300)
+    assert ("x-ratelimit-remaining-tokens", str(800 - 101 - 100)) in admission.headers()
+    with pytest.raises(LimitReached):
+        await callers.admit(key, Peek("local/model", max_tokens=700), plan, 300)
