@@ -260,7 +260,7 @@ async def test_a_provider_at_another_address(demo, monkeypatch):
     assert text_of(await client.chat.completions.create(messages=HI)).startswith("## Chatgpt4o")
 
 
-@pytest.mark.parametrize("transport", ["wreq", "aiohttp"])
+@pytest.mark.parametrize("transport", ["auto", "wreq", "aiohttp"])
 async def test_by_either_transport(demo, transport):
     answer = await AsyncClient(provider=ChatGptt, transport=transport).chat.completions.create(messages=HI)
     assert text_of(answer).endswith("✅")

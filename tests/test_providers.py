@@ -122,7 +122,7 @@ def test_options_are_parted():
         ({"browsers": "yes"}, "browsers: Expected `bool`"),
         ({"proxy": "gopher://h:1"}, "a proxy is http"),
         ({"proxy": "http://[::1"}, "the proxy's address cannot be read"),
-        ({"transport": "carrier-pigeon"}, "transport: there is no 'carrier-pigeon', only wreq, aiohttp"),
+        ({"transport": "carrier-pigeon"}, "transport: there is no 'carrier-pigeon', only auto, wreq, aiohttp"),
     ],
 )
 async def test_wrong_arguments_are_named(options, says):
