@@ -71,17 +71,12 @@ def find_ai_engine(sight: Sight, known: Known) -> Iterator[Found]:
             consent=consent,
             limit=MessageLimit(widget.max_length, "bytes" if _counts_bytes(system, version) else "characters"),
             missing=tuple(_engine_missing(sight, widget.nonce or "", params, consent, refusal)),
-            evidence=tuple(
-                filter(
-                    None,
-                    (
-                        Evidence("div.mwai-chatbot-container[data-system]", f"restUrl {system.get('restUrl')}"),
-                        Evidence("data-params", f"textInputMaxLength {params.get('textInputMaxLength', 'not said')}"),
-                        why,
-                        handshake,
-                        held,
-                    ),
-                )
+            evidence=_noted(
+                Evidence("div.mwai-chatbot-container[data-system]", f"restUrl {system.get('restUrl')}"),
+                Evidence("data-params", f"textInputMaxLength {params.get('textInputMaxLength', 'not said')}"),
+                why,
+                handshake,
+                held,
             ),
         )
 
@@ -171,16 +166,11 @@ def find_ai_power(sight: Sight, known: Known) -> Iterator[Found]:
             uploads=("images",) if _shows_image_button(node) else (),
             consent=consent,
             missing=(*missing, *_gates(sight, consent, known.shut_out)),
-            evidence=tuple(
-                filter(
-                    None,
-                    (
-                        Evidence(where, f"data-bot-id {node.attributes.get('data-bot-id')}"),
-                        Evidence("wp-ai-content-generator-public.js?ver=", version) if version else None,
-                        Evidence("wpaicgParams", f"ajax_url {widget.ajax_url}") if widget.ajax_url else None,
-                        held,
-                    ),
-                )
+            evidence=_noted(
+                Evidence(where, f"data-bot-id {node.attributes.get('data-bot-id')}"),
+                Evidence("wp-ai-content-generator-public.js?ver=", version) if version else None,
+                Evidence("wpaicgParams", f"ajax_url {widget.ajax_url}") if widget.ajax_url else None,
+                held,
             ),
         )
 
@@ -221,21 +211,16 @@ def find_aipkit(sight: Sight, known: Known) -> Iterator[Found]:
                 *((stale,) if (stale := sight.stale_nonce(text_in(config, "nonce"))) else ()),
                 *_gates(sight, consent, known.shut_out),
             ),
-            evidence=tuple(
-                filter(
-                    None,
-                    (
-                        Evidence(
-                            f"div.{'aipkit_popup_wrapper' if popup else 'aipkit_chat_container'}[data-config]",
-                            f"botId {widget.bot_id}",
-                        ),
-                        Evidence("public-main.bundle.js?ver=", version) if version else None,
-                        Evidence("data-config", f"streamEnabled {config['streamEnabled']}")
-                        if "streamEnabled" in config
-                        else None,
-                        held,
-                    ),
-                )
+            evidence=_noted(
+                Evidence(
+                    f"div.{'aipkit_popup_wrapper' if popup else 'aipkit_chat_container'}[data-config]",
+                    f"botId {widget.bot_id}",
+                ),
+                Evidence("public-main.bundle.js?ver=", version) if version else None,
+                Evidence("data-config", f"streamEnabled {config['streamEnabled']}")
+                if "streamEnabled" in config
+                else None,
+                held,
             ),
         )
 
@@ -257,6 +242,10 @@ def _asset_version(sight: Sight, *files: str) -> str:
         if file.endswith(files) and re.fullmatch(r"\d+(?:\.\d+)+", version):
             return version
     return ""
+
+
+def _noted(*evidence: Evidence | None) -> tuple[Evidence, ...]:
+    return tuple(filter(None, evidence))
 
 
 def _name(text: str) -> str:

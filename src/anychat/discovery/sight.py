@@ -1,6 +1,7 @@
 """A page as the recognisers look at it: its tree, its address, and what all families ask of it."""
 
 import re
+from datetime import UTC, datetime
 from functools import cached_property
 from html import unescape
 from typing import TYPE_CHECKING
@@ -118,8 +119,6 @@ class Sight:
 
     def _cached_for(self) -> float | None:
         """Seconds since the page was made, by what a page cache wrote at its end."""
-        from datetime import UTC, datetime
-
         assert self.now is not None
         end = self.page.body[-_SIGNED_BYTES:]
         if rocket := _CACHED[0].search(end):
