@@ -34,7 +34,7 @@ __all__ = ["as_json", "draft_of", "is_traffic", "recipe", "try_draft"]
 @click.option("--question", default="", metavar="TEXT", help="What was asked in the recording; else it is guessed.")
 @click.option(
     "--answer",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     default=None,
     metavar="FILE",
     help="The response to a curl command, so that it is not run.",
@@ -44,8 +44,9 @@ __all__ = ["as_json", "draft_of", "is_traffic", "recipe", "try_draft"]
 @click.option("--json", "json_wanted", is_flag=True, help="Print what was found as JSON.")
 @debug_option
 def recipe(source: str, question: str, answer: Path | None, out: Path | None, trial: str, json_wanted: bool) -> None:
-    """Make a recipe of recorded traffic: a HAR file, or a curl command in a file, as text or on standard input (-).
+    """Make a recipe of a HAR file or a curl command.
 
+    TRAFFIC is a HAR file, or a curl command: in a file, as it stands, or on standard input (-).
     The recipe goes to standard output or to the file of --out; how sure it is of each part, and
     what it ignored, to standard error. A curl command is run once, to see its answer.
 

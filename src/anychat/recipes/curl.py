@@ -2,7 +2,6 @@
 
 import base64
 import re
-import shlex
 from urllib.parse import quote
 
 from anychat.errors import ConfigError
@@ -115,7 +114,6 @@ def _words(text: str) -> list[str]:
     """The words of a command line. Windows' shell is told by its carets at line ends or before quotes."""
     if re.search(r'\^\s*\r?\n|\^"', text):
         return _cmd_words(text)
-    text = re.sub(r"\\\r?\n", " ", text)
     try:
         return _bash_words(text)
     except ValueError as error:
@@ -124,13 +122,40 @@ def _words(text: str) -> list[str]:
 
 _ANSI = re.compile(r"\\(x[0-9a-fA-F]{1,2}|u[0-9a-fA-F]{1,4}|U[0-9a-fA-F]{1,8}|[0-7]{1,3}|.)", re.S)
 _SHORT = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v", "e": "\x1b", "E": "\x1b"}
-_DOLLAR = re.compile(r"(?<![\\'\"\w])\$'((?:[^'\\]|\\.)*)'", re.S)
+_PIECE = re.compile(
+    r"""(?P<space>(?:\s|\\\r?\n)+)|\$'(?P<ansi>(?:[^'\\]|\\.)*)'|'(?P<raw>[^']*)'|"(?P<quoted>(?:[^"\\]|\\.)*)"|"""
+    r"""\\(?P<escaped>.)|(?P<plain>[^\s'"\\$]+|\$)""",
+    re.S,
+)
 
 
 def _bash_words(text: str) -> list[str]:
-    """Words as bash splits them; `$'...'` is undone first, since the standard splitter does not know it."""
-    plain = _DOLLAR.sub(lambda quoted: shlex.quote(_ansi(quoted[1])), text)
-    return shlex.split(plain)
+    """Words as bash splits them. Raises ValueError for a quotation that does not end."""
+    words: list[str] = []
+    open_word = False
+    at = 0
+    while at < len(text):
+        piece = _PIECE.match(text, at)
+        if piece is None:
+            raise ValueError(f"a quotation does not end: {text[at : at + 20]!r}")
+        at = piece.end()
+        if piece["space"] is not None:
+            open_word = False
+            continue
+        if not open_word:
+            words.append("")
+        open_word = True
+        words[-1] += _meant(piece)
+    return words
+
+
+def _meant(piece: re.Match[str]) -> str:
+    """What a piece of a word stands for."""
+    if piece["ansi"] is not None:
+        return _ansi(piece["ansi"])
+    if piece["quoted"] is not None:
+        return re.sub(r'\\([$`"\\])|\\\r?\n', lambda match: match[1] or "", piece["quoted"])
+    return next(piece[name] for name in ("raw", "escaped", "plain") if piece[name] is not None)
 
 
 def _ansi(text: str) -> str:
