@@ -4,12 +4,13 @@
 #   make test [ARGS="..."]    the tests (ARGS for pytest)
 #   make lint, make fix       ruff and mypy; what ruff can mend by itself
 #   make bench [ARGS="..."]   measurements (ARGS names some of them: decoders session)
+#   make soak [ARGS="..."]    a million requests through one gateway: its memory stays flat
 #   make fuzz [ARGS="..."]    malformed answers for the decoders (ARGS="--seconds 60")
 #   make docs                 the tables in README.md and README.ru.md again from the code
 #   make requirements         the pins again (ARGS="--upgrade" for newer versions)
 #   make clean                removes .venv, caches and what was built
 
-.PHONY: run test lint fix bench fuzz docs requirements clean
+.PHONY: run test lint fix bench soak fuzz docs requirements clean
 .DEFAULT_GOAL := run
 
 bin := .venv/bin
@@ -48,6 +49,10 @@ fix:
 bench:
 	$(call install,dev)
 	@for name in $(or $(ARGS),$(benchmarks)); do $(bin)/python benchmarks/$$name.py || exit 1; echo; done
+
+soak:
+	$(call install,dev)
+	@$(bin)/python benchmarks/soak.py $(ARGS)
 
 fuzz:
 	$(call install,dev)
