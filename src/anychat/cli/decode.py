@@ -8,6 +8,8 @@ import msgspec
 
 from anychat.cli.failures import debug_option
 from anychat.errors import ConfigError
+from anychat.protocols import create
+from anychat.recipes.files import read_recipe
 from anychat.testing.decode import decode_file
 
 __all__ = ["decode"]
@@ -22,16 +24,25 @@ __all__ = ["decode"]
     help="How the answers' bytes are cut before they are read: whole, bytes, or random:SEED. "
     "By default as they were recorded.",
 )
+@click.option(
+    "--recipe",
+    "recipe_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    metavar="FILE",
+    help="Read the answers as this recipe says, and no others.",
+)
 @debug_option
-def decode(recordings: tuple[Path, ...], chunks: str | None) -> None:
+def decode(recordings: tuple[Path, ...], chunks: str | None, recipe_file: Path | None) -> None:
     """Print what the chat answers in recordings mean: one JSON line an event.
 
     A RECORDING is a file written by `anychat.testing.record`, or a folder of them. Which exchanges
     are answers, and in which protocol, is told from their requests.
     """
+    protocols = None if recipe_file is None else [create("recipe", read_recipe(recipe_file).options)]
     for recording in recordings:
         for file in _files(recording):
-            for line in decode_file(file, chunks):
+            for line in decode_file(file, chunks, protocols):
                 click.echo(msgspec.json.encode(line).decode())
 
 

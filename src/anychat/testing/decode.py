@@ -90,12 +90,14 @@ def rechunk(pieces: Iterable[bytes], chunking: str) -> Iterator[bytes]:
         yield from cut_at_random(b"".join(pieces), rng)
 
 
-def decode_file(path: str | Path, chunking: str | None = None) -> Iterator[dict[str, Any]]:
+def decode_file(
+    path: str | Path, chunking: str | None = None, protocols: Iterable[ChatProtocol] | None = None
+) -> Iterator[dict[str, Any]]:
     """The events of the recording in a file, as `decode_recording` gives them; cut as recorded by default.
 
     Raises `ConfigError` for a file that is not a recording, naming the file and what is wrong with it.
     """
-    yield from decode_recording(load(path), chunking=chunking or "recorded")
+    yield from decode_recording(load(path), chunking=chunking or "recorded", protocols=protocols)
 
 
 def decode_recording(
