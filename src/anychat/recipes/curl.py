@@ -111,8 +111,10 @@ def parse_curl(text: str) -> Request:
 
 
 def _words(text: str) -> list[str]:
-    """The words of a command line. Windows' shell is told by its carets at line ends or before quotes."""
-    if re.search(r'\^\s*\r?\n|\^"', text):
+    """The words of a command line. Windows' shell is told by the caret before its first quotation or at a line's end."""
+    first = re.search(r"\^?[\"']", text)
+    mark = first[0] if first else ""
+    if mark == '^"' or (mark != "'" and re.search(r"\^[ \t]*\r?\n", text)):
         return _cmd_words(text)
     try:
         return _bash_words(text)
