@@ -111,7 +111,7 @@ def parse_curl(text: str) -> Request:
 
 
 def _words(text: str) -> list[str]:
-    """The words of a command line. Windows' shell is told by the caret before its first quotation or at a line's end."""
+    """The words of a command line. A caret before the first quotation, or at a line's end, is of Windows' shell."""
     first = re.search(r"\^?[\"']", text)
     mark = first[0] if first else ""
     if mark == '^"' or (mark != "'" and re.search(r"\^[ \t]*\r?\n", text)):
