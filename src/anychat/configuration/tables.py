@@ -12,6 +12,7 @@ __all__ = [
     "LedgerTable",
     "LimitsTable",
     "LogTable",
+    "OtelTable",
     "PriceTable",
     "ProviderTable",
     "Route",
@@ -82,6 +83,19 @@ class LogTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whether the texts of questions and answers are logged."""
 
 
+class OtelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[gateway.otel]`: the collector of OpenTelemetry that is told of each question."""
+
+    endpoint: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:|https?://[^\s?#@]+)$",
+            description='the base address of a collector without a password, such as "http://127.0.0.1:4318"',
+        ),
+    ] = ""
+    """Empty for what the `OTEL_*` variables say."""
+
+
 class TimeoutsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[gateway.timeouts]`: seconds, for every target whose provider or route says nothing else."""
 
@@ -117,6 +131,7 @@ class GatewayTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     cors: Cors = Cors()
     egress: EgressTable = EgressTable()
     log: LogTable = LogTable()
+    otel: OtelTable = OtelTable()
     timeouts: TimeoutsTable = TimeoutsTable()
     hidden: frozenset[str] = frozenset()
     """Keys with a value that came from a secret variable."""

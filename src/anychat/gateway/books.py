@@ -18,6 +18,7 @@ from anychat.gateway.callers import Callers
 from anychat.gateway.conversations import Conversations, Responses, StoredResponse
 from anychat.gateway.recording import Recording
 from anychat.gateway.serve import is_loopback
+from anychat.gateway.telemetry import open_telemetry
 from anychat.ledger.database import Database
 from anychat.ledger.keys import load_keys, open_database
 from anychat.ledger.prices import Prices, Rate
@@ -70,6 +71,7 @@ class Books:
         )
         self.ledger: Ledger | None = None
         self.recording: Recording | None = None
+        self.telemetry = open_telemetry(settings.gateway.otel.endpoint)
         self._url = settings.ledger.url
         self._tasks: list[asyncio.Task[None]] = []
         if self._url != "off":
@@ -114,6 +116,8 @@ class Books:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.ledger is not None and (lost := await asyncio.to_thread(self.ledger.close, 5.0)):
             _log.error("%d rows of the ledger could not be written: %s", lost, self.ledger.problem)
+        if self.telemetry is not None:
+            await asyncio.to_thread(self.telemetry.close)
         await self.state.aclose()
 
     async def _seed(self, keys: list[Key]) -> None:

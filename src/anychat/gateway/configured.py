@@ -26,7 +26,7 @@ _log = logging.getLogger("anychat.gateway")
 
 _LOOK_SECONDS = 0.5
 
-_AT_START = ("host", "port", "workers", "state", "limits.header_bytes", "limits.header_seconds")
+_AT_START = ("host", "port", "workers", "state", "otel.endpoint", "limits.header_bytes", "limits.header_seconds")
 """Keys of `[gateway]` that a running server cannot take over."""
 
 
@@ -99,6 +99,8 @@ def build(settings: Settings) -> Gateway:
     gateway.books = books
     if books.recording is not None:
         gateway.observers.append(books.recording)
+    if books.telemetry is not None:
+        gateway.observers.append(books.telemetry)
     _take_over(gateway, settings)
     return gateway
 
