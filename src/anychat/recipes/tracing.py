@@ -8,7 +8,7 @@ from anychat.recipes.draft import Part
 from anychat.recipes.tokens import Origin, is_token, looks_made, origin_of, origin_of_name
 from anychat.recipes.traffic import Exchange, Path, Written, key_of, leaves, pointer, put, site_of, written
 
-__all__ = ["COMMON", "Tracer"]
+__all__ = ["COMMON", "Tracer", "looks_like_made_here"]
 
 COMMON = re.compile(
     r"accept.*|user-agent|content-(type|length)|host|origin|referer|sec-.*|connection|cookie|priority|dnt|te|pragma|"
