@@ -27,6 +27,7 @@ __all__ = [
     "parse_json",
     "plain_text",
     "split_events",
+    "without_lead",
 ]
 
 T = TypeVar("T")
@@ -230,7 +231,21 @@ def find_json(body: bytes) -> dict[str, Any] | None:
 
     None when there is none that reaches to the end of the body.
     """
-    body = body.removeprefix(_BOM).strip()
+    found = _found_json(body.removeprefix(_BOM).strip())
+    return None if found is None else found[1]
+
+
+def without_lead(body: bytes) -> bytes:
+    """The body from its JSON object on, without what `find_json` passes over; all of it when there is no object."""
+    if body.startswith(b"{"):
+        return body
+    stripped = body.removeprefix(_BOM).strip()
+    found = _found_json(stripped)
+    return body if found is None else stripped[found[0] :]
+
+
+def _found_json(body: bytes) -> tuple[int, dict[str, Any]] | None:
+    """Where the object begins, and what it is."""
     at = body.find(b"{")
     for _ in range(64):
         if at < 0:
@@ -243,7 +258,7 @@ def find_json(body: bytes) -> dict[str, Any] | None:
                 if not before:
                     return None
             else:
-                return value if isinstance(value, dict) else None
+                return (at, value) if isinstance(value, dict) else None
         at = body.find(b"{", at + 1)
     return None
 

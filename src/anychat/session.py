@@ -150,7 +150,7 @@ class Session:
         try:
             decoder = call.decoder(exchange.head)
             if asking.forgive:
-                decoder = forgiving(decoder, exchange.head)
+                decoder = forgiving(decoder, exchange.head, self.limits.event_bytes)
             self._land(lease.trial)
             pieces = aiter(exchange)
             async for data in pieces:

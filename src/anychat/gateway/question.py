@@ -187,12 +187,12 @@ class Question:
             stream = RelayedStream(
                 attempt,
                 exchange,
-                forgiving(decoder, head) if self.resumes else decoder,
+                forgiving(decoder, head, target.session.limits.event_bytes) if self.resumes else decoder,
                 self.surface.stream(Asked(turn=_NO_TURN), self.label(target)),
                 target.session.limits.event_bytes,
                 target.session.site.protocol.reader(call.request) if self.resumes else None,
             )
-            await stream.begin()
+            await stream.begin(to_token=self.plan.rules.attempts > 1)
         except BaseException:
             await exchange.aclose()
             raise

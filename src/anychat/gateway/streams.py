@@ -18,6 +18,8 @@ __all__ = ["EventStream", "RelayedStream", "Stream"]
 
 _AFTERWARDS = (Conversation, Done, Usage, Notice)
 """What is not part of the text that an answer has given so far."""
+_BEFOREHAND = (Conversation, Usage, Notice)
+"""What may come before the first token."""
 
 
 class RelayedStream:
@@ -46,8 +48,17 @@ class RelayedStream:
         self._reader = reader
         self._kept: list[bytes] = []
 
-    async def begin(self) -> None:
-        self.opening = await anext(self._chunks, b"")
+    async def begin(self, to_token: bool) -> None:
+        """Wait for the first event; with `to_token` for the first that is a part of the answer, or its end.
+
+        What a service sends before its first token says nothing of whether one will come.
+        """
+        opening = []
+        async for chunk in self._chunks:
+            opening.append(chunk)
+            if not to_token or any(type(event) not in _BEFOREHAND for event in self.seen):
+                break
+        self.opening = b"".join(opening)
         if self._reader is not None:
             self._kept.append(self.opening)
 
@@ -100,7 +111,7 @@ class EventStream:
     async def begin(self) -> None:
         async for event in self.events:
             self.seen.append(event)
-            if type(event) is not Notice:
+            if type(event) not in _BEFOREHAND:
                 break
         self.opening = self.encoder.open() + b"".join(map(self.encoder.feed, self.seen))
 

@@ -56,6 +56,7 @@ class CompletionWatch:
         self._now = now
         self._ended = False
         self._finished = False
+        self._begun = False
         self._usage_asked = usage_asked
         self._usage: Usage | None = None
         failed = not 200 <= head.status < 300
@@ -118,12 +119,26 @@ class CompletionWatch:
             # Some servers count on, chunk by chunk: the last one counts.
             usage = chunk.usage
             self._usage = Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
-        return _TEXT_CAME if choices else ()
+        if choices and not self._begun:
+            # Only until the first token: the chunk before it names the role, and comes whether or not one follows.
+            self._begun = _has_token(data)
+        return _TEXT_CAME if choices and self._begun else ()
 
     def _slowly(self, data: bytes) -> _Chunk:
         """A chunk that the fast parser refuses: lone surrogates, which services do send, or no chunk at all."""
         value = parse_json(data)
         return convert(value, _Loose).chunk() if isinstance(value, dict) else _Chunk()
+
+
+def _has_token(data: bytes) -> bool:
+    """Whether a chunk says more than whose turn it is."""
+    chunk = parse_json(data)
+    for choice in chunk.get("choices") or () if isinstance(chunk, dict) else ():
+        piece = choice.get("delta") or choice.get("message")
+        said = isinstance(piece, dict) and any(value for name, value in piece.items() if name != "role")
+        if said or choice.get("finish_reason") or choice.get("text"):
+            return True
+    return False
 
 
 class _Loose(Struct):
