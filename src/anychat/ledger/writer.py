@@ -28,7 +28,7 @@ from anychat.ledger.rows import ATTEMPTS, REQUESTS, AttemptRow, RequestRow
 
 __all__ = ["Ledger"]
 
-_PAUSE = 0.03
+_PAUSE = 0.04
 """Seconds for which rows gather."""
 _BATCH = 1000
 """Requests in one transaction."""
