@@ -4,30 +4,32 @@ A client is one user: it has a session of its own with each site it asks, and sh
 other clients.
 """
 
-import secrets
-import time
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import msgspec
 
 from anychat import blocking
-from anychat.chat import ChatRequest, Conversation, Event, Messages, parse_messages
-from anychat.completions import ChatCompletion, ChatCompletionChunk, Chunks, collect
-from anychat.errors import ConfigError, UnsupportedFeature
+from anychat.chat import ChatRequest, Event, Messages, parse_messages
+from anychat.completions import ChatCompletion, ChatCompletionChunk
+from anychat.errors import ConfigError, ModelNotFound
 from anychat.protocols.base import Site
 from anychat.providers import AbstractProvider, Sessions, checked_url, split_options
+from anychat.question import Continued, Direct, Question, parse_conversation, split_call, usage_asked
 from anychat.registry import endpoint, resolve
-from anychat.session import ChallengeHandler, Session
-from anychat.transport import Timeouts, Transport
+from anychat.session import ChallengeHandler
+from anychat.transport import Transport
+
+if TYPE_CHECKING:
+    from anychat.routed import Routes
+    from anychat.routing.targets import Plan
 
 __all__ = ["AsyncChat", "AsyncClient", "AsyncCompletions", "AsyncStream", "Chat", "Client", "Completions", "Stream"]
 
 Provider = type[AbstractProvider] | str
-Continued = Conversation | Mapping[str, Any] | None
-"""The conversation to go on with: as an answer has it, or as its `model_dump()` does."""
 
 
 class AsyncStream:
@@ -76,52 +78,6 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _Question:
-    """One call made ready: which session, which turn, and how its answer is labelled."""
-
-    def __init__(self, session: Session, turn: ChatRequest, strict: bool, timeouts: Timeouts, usage: bool) -> None:
-        self.session = session
-        self.turn = turn
-        self.strict = strict
-        self.timeouts = timeouts
-        self.usage = usage
-        self.id = f"chatcmpl-{secrets.token_hex(12)}"
-        self.created = int(time.time())
-        self.model = turn.model or session.site.name
-
-    def events(self) -> AsyncGenerator[Event, None]:
-        return self.session.ask(self.turn, strict=self.strict, timeouts=self.timeouts)
-
-    async def chunks(self) -> AsyncGenerator[ChatCompletionChunk, None]:
-        making = Chunks(
-            id=self.id,
-            created=self.created,
-            model=self.model,
-            provider=self.session.site.name,
-            include_usage=self.usage,
-        )
-        events = self.events()
-        try:
-            async for event in events:
-                for chunk in making.feed(event):
-                    yield chunk
-        finally:
-            await events.aclose()
-
-    async def whole(self) -> ChatCompletion:
-        events = self.events()
-        try:
-            return collect(
-                [event async for event in events],
-                id=self.id,
-                created=self.created,
-                model=self.model,
-                provider=self.session.site.name,
-            )
-        finally:
-            await events.aclose()
 
 
 class AsyncCompletions:
@@ -286,6 +242,9 @@ class _Asker:
         transport: Transport | str | None = None,
         on_challenge: ChallengeHandler | None = None,
         strict: bool = True,
+        routes: Mapping[str, Any] | None = None,
+        providers: Mapping[str, Mapping[str, Any]] | None = None,
+        config: str | os.PathLike[str] | Literal[True] | None = None,
         **options: Any,
     ) -> None:
         """
@@ -294,7 +253,9 @@ class _Asker:
         client with either keeps `api_key`, `cookies` and `headers` for that; a call that names another
         provider goes there without them.
         `timeout` is seconds for a whole answer. With `strict=False` options that a provider cannot
-        honour are dropped with a notice. Raises `ConfigError` that names the argument that is wrong.
+        honour are dropped with a notice. `routes` and `providers` are tables as in `anychat.toml`, `config`
+        is such a file (True for the one that `anychat serve` finds): their model names are answered by plans
+        of targets. Raises `ConfigError` that names the argument that is wrong.
         """
         self._endpoint: Site | None = None
         self._provider: type[AbstractProvider] | None = None
@@ -321,9 +282,29 @@ class _Asker:
             "verify": verify,
         }
         self._access, _ = split_options(given)
-        self._sessions = Sessions(
-            transport=None if isinstance(transport, str) else transport, on_challenge=on_challenge
-        )
+        way = None if isinstance(transport, str) else transport
+        self._sessions = Sessions(transport=way, on_challenge=on_challenge)
+        self._routes: Routes | None = None
+        if routes is not None or providers is not None or config is not None:
+            # Most clients have no routes, and do without what reads them.
+            from anychat import routed
+
+            self._check_credentials()
+            settings = routed.settings_of(routes, providers, config)
+            self._routes = routed.Routes(settings, self._access, way, on_challenge)
+
+    def _check_credentials(self) -> None:
+        """Raises `ConfigError` for what would be sent to every target alike."""
+        access = self._access
+        given = {"api_key": access.api_key, "cookies": access.cookies, "headers": access.headers}
+        misplaced = [name for name, value in given.items() if value]
+        if misplaced and not self._names_one:
+            raise ConfigError(f"{misplaced[0]}: it would go to every target; give it to the provider, in its row")
+
+    @property
+    def _names_one(self) -> bool:
+        """Whether the client says who answers when a call does not."""
+        return self._endpoint is not None or self._provider is not None
 
     def _question(
         self,
@@ -334,22 +315,39 @@ class _Asker:
         conversation: Continued,
         strict: bool | None,
         options: dict[str, Any],
-    ) -> _Question:
-        site, model, own = self._site(model, provider)
-        timeout, options = _split_call(options)
-        access = self._access if own else self._access.without_credentials()
-        if timeout is not None:
-            access = msgspec.structs.replace(access, timeout=timeout)
-        usage = _usage_asked(options, stream)
+    ) -> Question:
+        timeout, options = split_call(options)
+        usage = usage_asked(options, stream)
+        strict = self._strict if strict is None else strict
         turn = ChatRequest(
             messages=parse_messages(messages),
             model=model,
             stream=stream,
-            conversation=_parse_conversation(conversation),
+            conversation=parse_conversation(conversation),
             options={name: value for name, value in options.items() if value is not None},
         )
-        session = self._sessions.get(site, access)
-        return _Question(session, turn, self._strict if strict is None else strict, access.timeouts(site), usage)
+        if self._routes is not None and provider is None and (plan := self._plan(self._routes, model)) is not None:
+            return Question(self._routes.ask(plan, turn, strict=strict, timeout=timeout), usage)
+        site, model, own = self._site(model, provider)
+        access = self._access if own else self._access.without_credentials()
+        if timeout is not None:
+            access = msgspec.structs.replace(access, timeout=timeout)
+        turn = msgspec.structs.replace(turn, model=model)
+        return Question(Direct(self._sessions.get(site, access), turn, strict, access.timeouts(site)), usage)
+
+    def _plan(self, routes: "Routes", model: str) -> "Plan | None":
+        """What may answer; None when whoever the client itself names does. Raises `ModelNotFound`."""
+        try:
+            return routes.plan(model)
+        except ModelNotFound:
+            if self._names_one:
+                return None
+            raise
+
+    def _forget(self) -> None:
+        self._sessions.clear()
+        if self._routes is not None:
+            self._routes.clear()
 
     def _site(self, model: str, provider: Provider | None) -> tuple[Site, str, bool]:
         """Where the question goes, the model's name there, and whether the client's credentials are for it."""
@@ -359,42 +357,6 @@ class _Asker:
         if self._endpoint is None and self._provider in (None, found):
             return (found.site() if self._base_url is None else found.site_at(self._base_url)), model, True
         return found.site(), model, False
-
-
-def _split_call(given: dict[str, Any]) -> tuple[float | None, dict[str, Any]]:
-    """The time limit of one call, and what is asked of the model. Raises `ConfigError` for what only a client takes."""
-    access, options = split_options(given)
-    if misplaced := given.keys() - options.keys() - {"timeout"}:
-        raise ConfigError(f"{min(misplaced)}: give it to the client; a call takes none")
-    if misplaced := options.keys() & {"extra_headers", "extra_query"}:
-        feature = min(misplaced)
-        raise UnsupportedFeature(f"{feature} of one call cannot be sent; give headers= to the client", feature=feature)
-    extra = options.pop("extra_body", None) or {}
-    if not isinstance(extra, Mapping):
-        raise ConfigError(f"extra_body: a mapping, not {type(extra).__name__}")
-    return access.timeout, {**options, **extra}
-
-
-def _usage_asked(options: dict[str, Any], stream: bool) -> bool:
-    """Whether the chunks are to end with the tokens. What else `stream_options` asks for stays with the options."""
-    wishes = options.pop("stream_options", None)
-    if wishes is None:
-        return False
-    if not isinstance(wishes, Mapping):
-        raise ConfigError(f"stream_options: a mapping, not {type(wishes).__name__}")
-    if not stream:
-        raise ConfigError("stream_options: only with stream=True")
-    if wishes.keys() - {"include_usage"}:
-        options["stream_options"] = dict(wishes)
-    return bool(wishes.get("include_usage"))
-
-
-def _parse_conversation(conversation: Continued) -> Conversation | None:
-    """The conversation of an earlier answer, also as its `model_dump()` has it."""
-    try:
-        return msgspec.convert(conversation, Conversation | None)
-    except msgspec.ValidationError as error:
-        raise ConfigError("conversation: what an earlier answer has as its conversation") from error
 
 
 class AsyncClient(_Asker):
@@ -420,7 +382,7 @@ class AsyncClient(_Asker):
 
     async def close(self) -> None:
         """Forget the sessions: tokens, cookies and visitors' ids."""
-        self._sessions.clear()
+        self._forget()
 
     async def __aenter__(self) -> Self:
         return self
@@ -454,7 +416,7 @@ class Client(_Asker):
 
     def close(self) -> None:
         """Forget the sessions: tokens, cookies and visitors' ids."""
-        self._sessions.clear()
+        self._forget()
 
     def __enter__(self) -> Self:
         return self

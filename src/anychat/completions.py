@@ -1,8 +1,8 @@
 """Answers in the shape of the openai package's: `answer.choices[0].message.content`.
 
-The objects are plain data; `model_dump()` and `to_json()` are there as callers know them. Three
+The objects are plain data; `model_dump()` and `to_json()` are there as callers know them. Four
 things stand in addition: `provider`, `conversation` (give it back to continue the service's own
-conversation) and `notices`.
+conversation), `notices`, and the `attempts` of an answer that was routed.
 """
 
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from anychat.chat import (
 )
 
 __all__ = [
+    "Attempted",
     "ChatCompletion",
     "ChatCompletionChunk",
     "ChatCompletionMessage",
@@ -78,6 +79,23 @@ class CompletionUsage(_Model):
     completion_tokens_details: None = None
     prompt_tokens_details: None = None
     estimated: bool = False
+
+
+class Attempted(_Model):
+    """One asking of one target of a route.
+
+    `target` is `provider/model`, `key` counts its keys from 1, `why` says why it was asked, `error` what it
+    failed with. Times are seconds from the question's beginning, None for what did not come.
+    """
+
+    target: str
+    key: int
+    why: str
+    outcome: Literal["answered", "failed", "cancelled", "under way"]
+    error: str | None
+    started: float
+    first_token: float | None
+    ended: float | None
 
 
 class Function(_Model):
@@ -142,6 +160,7 @@ class ChatCompletion(_Model):
     provider: str = ""
     conversation: Conversation | None = None
     notices: list[Notice] = field(default_factory=list)
+    attempts: list[Attempted] = field(default_factory=list)
 
 
 class ChoiceDelta(_Model):
@@ -166,7 +185,7 @@ class ChunkChoice(_Model):
 
 
 class ChatCompletionChunk(_Model):
-    """A piece of an answer. The last one has a `finish_reason`, and the conversation where there is one."""
+    """A piece of an answer. The last has a `finish_reason`, the attempts, and the conversation where there is one."""
 
     id: str
     created: int
@@ -181,6 +200,7 @@ class ChatCompletionChunk(_Model):
     provider: str = ""
     conversation: Conversation | None = None
     notices: list[Notice] = field(default_factory=list)
+    attempts: list[Attempted] = field(default_factory=list)
 
 
 def _usage(usage: Usage | None) -> CompletionUsage | None:
@@ -197,15 +217,18 @@ def _usage(usage: Usage | None) -> CompletionUsage | None:
 class Chunks:
     """Events into chunks, for one answer. With `include_usage` a chunk without choices ends it, if tokens were counted.
 
+    `model` and `provider` may change on the way, where another target goes on.
     What a service takes back cannot be taken back from those who read along: they are told by the
     notice of kind `rewritten`, whose text is the answer as it is then.
     """
 
     def __init__(self, *, id: str, created: int, model: str, provider: str, include_usage: bool) -> None:
+        self.model = model
+        self.provider = provider
+        self.attempts: list[Attempted] = []
+        """For the last chunk."""
         self._id = id
         self._created = created
-        self._model = model
-        self._provider = provider
         self._include_usage = include_usage
         self._first = True
         self._usage: Usage | None = None
@@ -236,7 +259,7 @@ class Chunks:
 
     def _last(self, reason: FinishReason) -> list[ChatCompletionChunk]:
         last = self._chunk(ChoiceDelta(), reason)
-        last.conversation = self._conversation
+        last.conversation, last.attempts = self._conversation, self.attempts
         if not self._include_usage or self._usage is None:
             return [last]
         usage = self._chunk(ChoiceDelta())
@@ -250,9 +273,9 @@ class Chunks:
         return ChatCompletionChunk(
             id=self._id,
             created=self._created,
-            model=self._model,
+            model=self.model,
             choices=[ChunkChoice(delta=delta, finish_reason=reason)],
-            provider=self._provider,
+            provider=self.provider,
             notices=notices,
         )
 

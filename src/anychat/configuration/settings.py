@@ -66,6 +66,24 @@ class Settings(Struct, frozen=True, kw_only=True):
                 document.lay_above(tuple(key.split(".")), value, "argument")
         return cls(**_checked(document, environ), file=file, origins=_origins(document))
 
+    @classmethod
+    def of(cls, tables: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Self:
+        """The settings of tables as they stand in a file, without one: `{"providers": {...}, "routes": {...}}`.
+
+        An entry that is None is left out. Raises `InvalidSettings` with all mistakes.
+        """
+        environ = os.environ if environ is None else environ
+        document = Document("", _as_toml(tables), {})
+        document.expand_all(environ)
+        return cls(**_checked(document, environ), origins=_origins(document))
+
+
+def _as_toml(value: Any) -> Any:
+    """The values as TOML would have them: dictionaries, lists, and no None."""
+    if isinstance(value, Mapping):
+        return {key: _as_toml(below) for key, below in value.items() if below is not None}
+    return [_as_toml(item) for item in value] if isinstance(value, list | tuple) else value
+
 
 def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Path | None:
     """The configuration to use: `path`, `ANYCHAT_CONFIG`, `./anychat.toml`, that of the user's config folder.
