@@ -19,6 +19,7 @@ class Recording:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self._worker = os.getpid()
 
     def __call__(self, visit: Visit) -> None:
         """A question has ended."""
@@ -45,7 +46,7 @@ class Recording:
             estimated=usage.estimated,
             first_ms=None if first is None else first * 1000,
             total_ms=total * 1000,
-            worker=os.getpid(),
+            worker=self._worker,
         )
         self.ledger.add(request, [_row(uid, at, attempt, total) for attempt in visit.journal.attempts])
 
