@@ -65,7 +65,7 @@ class Exporter(Protocol):
     def tell(self, told: Told) -> None: ...
 
     def close(self, seconds: float) -> None:
-        """Send what is left, in about so many seconds."""
+        """Send what is left; it should take no longer than so many seconds."""
 
 
 class Telemetry:
@@ -76,6 +76,7 @@ class Telemetry:
         """Questions that were not told: too many waited."""
         self._exporter = exporter
         self._queue: deque[Told] = deque()
+        self._seconds = 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="anychat-telemetry", daemon=True)
         self._thread.start()
@@ -108,16 +109,18 @@ class Telemetry:
             )
         )
 
-    def close(self, seconds: float = 5.0) -> None:
-        """Tell what is left and stop; what cannot be sent in about that time is lost."""
+    def close(self, seconds: float = 3.0) -> None:
+        """Tell what is left and stop; what cannot be sent in that time is lost."""
+        self._seconds = seconds
         self._closing.set()
         self._thread.join(seconds)
-        self._exporter.close(seconds)
 
     def _run(self) -> None:
         while not self._closing.wait(_PAUSE):
             self._drain()
         self._drain()
+        # Here and not in `close`: the packages wait for a collector that is gone for longer than they are told to.
+        self._exporter.close(self._seconds)
 
     def _drain(self) -> None:
         while self._queue:
