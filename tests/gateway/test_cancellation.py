@@ -248,3 +248,4 @@ async def test_the_next_callers_are_answered(gateway: Served):
     await second.read_until(b"two")
     second.go()
     await second.closed()
+    assert demo.log.steps["/Chatgpt4Online", "handshake"] == 2

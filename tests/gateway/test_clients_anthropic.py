@@ -240,3 +240,4 @@ async def test_a_closed_stream_hangs_up_on_the_target(here: Served, api: anthrop
         async for _ in stream.text_stream:
             break
     await demo.log.wait_hangups(hangups + 1)
+    assert demo.log.hangups == hangups + 1

@@ -325,6 +325,7 @@ async def test_a_closed_stream_hangs_up_on_the_target(here: Served, api: openai.
             break
     await stream.close()
     await demo.log.wait_hangups(hangups + 1)
+    assert demo.log.hangups == hangups + 1
     async with api.responses.stream(model=model, input="Stop me") as events:
         async for event in events:
             if event.type == "response.output_text.delta":

@@ -284,6 +284,7 @@ async def test_a_caller_who_goes_away_is_logged(demo: Demo, tmp_path: Path):
         stream = await Stream.asked(served.url, "gpt-4o-mini", "[[fault:stall=3]] go on")
         stream._writer.close()
         await served.wait_for('"gone":true')
+        assert [line["path"] for line in served.lines if line.get("gone")] == ["/v1/chat/completions"]
 
 
 SECRETS = {

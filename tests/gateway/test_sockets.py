@@ -263,6 +263,8 @@ async def test_several_silent_answers_in_one_stream_too(interface: Any):
                 said += await reader.read(65536)
         await demo.log.wait_hangups(2)
         await all_answered(core)
+        assert b"[DONE]" not in said
+        assert b"anychat_open_streams 0.0" in core.metrics.text()
 
 
 @both
