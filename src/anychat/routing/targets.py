@@ -6,6 +6,7 @@ lists, then as the route `*`. What is found is a `Plan`: the targets and the rul
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import cast
 
 from msgspec import Struct, structs
@@ -64,7 +65,8 @@ class Target(Struct, frozen=True):
     provider: Provider
     model: str
     """The service's own name of the model."""
-    session: Session
+    opened: Callable[[], Session]
+    """Gives the session with the provider; opens it at the first use."""
     forwards: frozenset[str]
     """The surfaces whose bodies the target takes as they are."""
     header: str
@@ -73,6 +75,11 @@ class Target(Struct, frozen=True):
     """As the routing policy knows it."""
     timeouts: Timeouts
     """Time limits of its answers."""
+
+    @property
+    def session(self) -> Session:
+        """The session with the provider. Raises `MissingCookies` where it cannot do without and there are none."""
+        return self.opened()
 
     def forward(self, surface: str, body: bytes, headers: Mapping[str, str]) -> Call:
         """The call that passes a body on, with the service's own name of the model.
@@ -130,6 +137,9 @@ class Targets:
                 for (name, key), session in previous._sessions.items()
                 if name in self._providers and _same_visitor(previous._providers[name], self._providers[name])
             }
+            for (name, _), session in self._sessions.items():
+                provider = self._providers[name]
+                session.timeouts = provider.timeouts or provider.access.timeouts(provider.site)
         self._listing: dict[str, tuple[str, str]] = {}
         for provider in self._providers.values():
             for public in provider.models:
@@ -191,7 +201,14 @@ class Targets:
         header = re.sub(r"[^\x20-\x7e]", "?", name)[:256]
         return [
             Target(
-                name, provider, own, self._session(provider, key), forwards, header, Choice(name, key, weight), limits
+                name,
+                provider,
+                own,
+                partial(self._session, provider, key),
+                forwards,
+                header,
+                Choice(name, key, weight),
+                limits,
             )
             for key in range(1 + len(provider.more_keys))
         ]
@@ -203,7 +220,7 @@ class Targets:
             if key:
                 access = structs.replace(access, api_key=provider.more_keys[key - 1])
             session = self._sessions[provider.name, key] = self._opened(provider.site, access)
-        session.timeouts = provider.timeouts or provider.access.timeouts(provider.site)
+            session.timeouts = provider.timeouts or provider.access.timeouts(provider.site)
         return session
 
     def providers(self) -> list[Provider]:
