@@ -431,12 +431,12 @@ async def test_a_file_says_the_same(stage: Stage, tmp_path: Path, monkeypatch: p
         f'[providers.{name}]\nprotocol = "openai"\nurl = "{row["url"]}"\napi_key = "k"\n'
         for name, row in stage.rows().items()
     ]
-    file.write_text("\n".join([*rows, '[routes.gpt-4o]\ntargets = ["first/a", "second/b"]\n']))
+    file.write_text("\n".join([*rows, '[routes.gpt-4o]\ntargets = ["first/gpt-4o-mini", "second/gpt-4o"]\n']))
     stage.first.faults["/v1"] = "500"
     for config in (True, file, str(file)):
         async with AsyncClient(config=config) as client:
             answer = await client.chat.completions.create(model="gpt-4o", messages=HI)
-            assert (text_of(answer), answer.provider, answer.model) == (TEXT, "second", "b")
+            assert (text_of(answer), answer.provider, answer.model) == (TEXT, "second", "gpt-4o")
 
 
 async def test_the_client_reaches_targets_in_its_own_way_where_their_rows_say_nothing(stage: Stage) -> None:
