@@ -65,7 +65,28 @@ def test_no_key_and_a_wrong_one_are_refused(headers: dict[str, str]) -> None:
 async def test_an_answer_of_unlimited_length_does_not_use_up_a_low_limit(plan: Plan) -> None:
     _, key = made(tokens_per_minute=800)
     callers = Callers(KeyRing([key]), Limiter(MemoryState()))
-    admission = await callers.admit(key, Peek("local/model"), plan, 300)
+    admission = await callers.admit(key, Peek("local/model"), plan, b"a" * 300)
     assert ("x-ratelimit-remaining-tokens", str(800 - 101 - 100)) in admission.headers()
     with pytest.raises(LimitReached):
-        await callers.admit(key, Peek("local/model", max_tokens=700), plan, 300)
+        await callers.admit(key, Peek("local/model", max_tokens=700), plan, b"a" * 300)
+
+
+@pytest.mark.parametrize(
+    ("peek", "body", "answered", "reserved"),
+    [
+        (Peek("m", max_tokens=50), b"a " * 150, True, 101 + 50),
+        (Peek("m", max_tokens=50, n=3), b"a " * 150, True, 101 + 150),
+        (Peek("m", max_tokens=50, n=0), b"a " * 150, True, 101 + 50),
+        (Peek("m", max_tokens=50, n="3"), b"a " * 150, True, 101 + 50),
+        (Peek("m", max_output_tokens=7), b"", True, 1 + 7),
+        (Peek("m", max_tokens="many"), b"", True, 1 + 1024),
+        (Peek("m", max_tokens=50), b"a " * 150, False, 101),
+        # A picture of a megabyte is no text of a megabyte.
+        (Peek("m", max_tokens=50), b"a " * 150 + b"A" * 1_000_000, True, 101 + 11_000 + 50),
+    ],
+)
+async def test_what_is_reserved(peek: Peek, body: bytes, answered: bool, reserved: int, plan: Plan) -> None:
+    _, key = made(tokens_per_minute=100_000)
+    callers = Callers(KeyRing([key]), Limiter(MemoryState()))
+    admission = await callers.admit(key, peek, plan, body, answered=answered)
+    assert ("x-ratelimit-remaining-tokens", str(100_000 - reserved)) in admission.headers()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from anychat.configuration import Settings
 from anychat.errors import AnychatError
 from anychat.gateway.callers import Callers
 from anychat.gateway.conversations import Conversations, Responses, StoredResponse
+from anychat.gateway.metrics import SHARED_COUNTS
 from anychat.gateway.recording import Recording
 from anychat.gateway.serve import is_loopback
 from anychat.gateway.telemetry import open_telemetry
@@ -25,6 +27,7 @@ from anychat.ledger.prices import Prices, Rate
 from anychat.ledger.queries import usage
 from anychat.ledger.writer import Ledger
 from anychat.routing.health import Health
+from anychat.routing.targets import Targets
 from anychat.state import State, is_shared, open_state
 from anychat.state.stores import StateStore
 
@@ -38,11 +41,24 @@ _LOOK_SECONDS = 1.0
 _CIRCUITS = "circuits"
 
 
-def prices_of(settings: Settings) -> Prices:
-    """What tokens cost, as the settings say."""
+def prices_of(settings: Settings, targets: Targets) -> Prices:
+    """What tokens of the targets cost, as the settings say."""
     rates = {name: Rate(row.input, row.output, row.cached) for name, row in settings.prices.items()}
     services = {name: row.service for name, row in settings.providers.items() if row.service}
-    return Prices(rates, services)
+    return Prices(rates, services, _own_names(targets))
+
+
+def _own_names(targets: Targets) -> dict[str, str]:
+    """Targets whose model the service has another name for -> PROVIDER/MODEL by that name."""
+    own = {}
+    for provider in targets.providers():
+        default = provider.site.default_model
+        names = {**provider.site.aliases, **provider.models}
+        for public, model in names.items():
+            own[f"{provider.name}/{public}"] = f"{provider.name}/{default if model in ('', 'default') else model}"
+        own.setdefault(f"{provider.name}/default", f"{provider.name}/{default}")
+        own[provider.name] = f"{provider.name}/{default}"
+    return own
 
 
 def known_keys(settings: Settings) -> list[Key]:
@@ -59,10 +75,10 @@ def known_keys(settings: Settings) -> list[Key]:
 class Books:
     """Opened for one gateway, closed with it. Raises what opening the state, and reading the keys, raises."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, targets: Targets) -> None:
         self.state: State = open_state(settings.gateway.state)
         self.shared = is_shared(settings.gateway.state)
-        self.prices = prices_of(settings)
+        self.prices = prices_of(settings, targets)
         self.callers = Callers(
             KeyRing(known_keys(settings)),
             Limiter(self.state),
@@ -103,9 +119,9 @@ class Books:
             told = {"id": id, "until": time.time() + seconds, "key_only": key_only}
             self.state.publish(_CIRCUITS, json.dumps(told).encode())
 
-    def change(self, settings: Settings) -> None:
+    def change(self, settings: Settings, targets: Targets) -> None:
         """Take over prices; where the ledger and the state are is read at the start only."""
-        self.prices = self.callers.prices = prices_of(settings)
+        self.prices = self.callers.prices = prices_of(settings, targets)
         if self.ledger is not None:
             self.ledger.prices = self.prices
 
@@ -164,6 +180,8 @@ class Books:
         # A key that has not changed stays the object that it was, for what is counted for it.
         self.callers.keys.replace(before[key.id] if before.get(key.id) == key else structs.replace(key) for key in keys)
         _log.info("the keys of callers were read again: %d", len(keys))
+        if any(key.limited for key in keys) and not self.shared and os.environ.get(SHARED_COUNTS):
+            _log.error("there are keys with limits now, and each worker counts for itself: set gateway.state")
 
 
 def _take_over(health: Health, told: bytes) -> None:

@@ -1,5 +1,6 @@
 """Who asks: callers known by their keys, and held to what these allow."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,6 +24,14 @@ _PART_OF_LIMIT = 8
 _BYTES_PER_TOKEN = 3
 """Of a body: fewer than a token has, so that what is reserved is rather too much."""
 
+_ENCODED = re.compile(rb"[A-Za-z0-9+/=_-]{4096,}")
+"""A picture or another file in a body, by its BASE64."""
+_ENCODED_TOKENS = 1000
+_ENCODED_BYTES_PER_TOKEN = 100
+"""A picture has some hundreds or thousands of tokens, and no text of a megabyte."""
+
+_MOST_ANSWERS = 128
+
 
 class Peek(Struct):
     """As much of a body as decides where it goes, and what it may cost."""
@@ -32,6 +41,7 @@ class Peek(Struct):
     max_tokens: Any = None
     max_completion_tokens: Any = None
     max_output_tokens: Any = None
+    n: Any = None
 
 
 class Callers:
@@ -74,12 +84,15 @@ class Callers:
             )
         return self.keys.find(plain.strip(), self._now())
 
-    async def admit(self, key: Key, peek: Peek, plan: Plan, size: int) -> Admission:
-        """Let a question in whose body has `size` bytes. Raises `Refused` and `RateLimited` (`LimitReached`)."""
+    async def admit(self, key: Key, peek: Peek, plan: Plan, body: bytes, *, answered: bool = True) -> Admission:
+        """Let a question in; `answered` says whether its answer has tokens: vectors have none.
+
+        Raises `AuthError`, `Refused` and `RateLimited` (`LimitReached`).
+        """
         if not key.limited:
             return self.limiter.admit_free(key, peek.model)
-        tokens = size // _BYTES_PER_TOKEN + 1
-        answer = _answer_tokens(peek, key)
+        tokens = _question_tokens(body)
+        answer = _answer_tokens(peek, key) if answered else 0
         cost = None
         if key.budget_day is not None or key.budget_month is not None:
             cost = self.prices.cost(plan.first.name, tokens, answer)
@@ -90,10 +103,17 @@ class Callers:
         return self.prices.cost(target, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
 
 
+def _question_tokens(body: bytes) -> int:
+    """About how many tokens a body has, rather too many."""
+    files = [len(file) for file in _ENCODED.findall(body)]
+    text = (len(body) - sum(files)) // _BYTES_PER_TOKEN + 1
+    return text + sum(_ENCODED_TOKENS + size // _ENCODED_BYTES_PER_TOKEN for size in files)
+
+
 def _answer_tokens(peek: Peek, key: Key) -> int:
-    """How many tokens an answer may have, as its caller says, or by what is usual."""
-    for value in (peek.max_completion_tokens, peek.max_tokens, peek.max_output_tokens):
-        if isinstance(value, int) and value > 0:
-            return value
+    """How many tokens the answers may have, as their caller says, or by what is usual."""
     limit = key.tokens_per_minute
-    return _RESERVED if limit is None else min(_RESERVED, limit // _PART_OF_LIMIT)
+    usual = _RESERVED if limit is None else min(_RESERVED, limit // _PART_OF_LIMIT)
+    said = (peek.max_completion_tokens, peek.max_tokens, peek.max_output_tokens)
+    each = next((value for value in said if isinstance(value, int) and value > 0), usual)
+    return each * (peek.n if isinstance(peek.n, int) and 0 < peek.n <= _MOST_ANSWERS else 1)

@@ -92,7 +92,7 @@ def build(settings: Settings) -> Gateway:
         raise ConfigError(f"{where}: write a [providers.NAME] table, or begin with `anychat init`")
     targets = targets_of(settings)
     _check_access(settings)
-    books = Books(settings)
+    books = Books(settings, targets)
     router = Router(on_opened=lambda id, key_only: books.opened(router.health, id, key_only=key_only))
     gateway = Gateway(targets, router=router, callers=books.callers, memory=books.memory(time.time))
     gateway.metrics.ledger, gateway.metrics.state = books.ledger, books.state
@@ -142,7 +142,7 @@ def reload(gateway: Gateway, live: LiveSettings) -> bool:
         return False
     _take_over(gateway, settings)
     if gateway.books is not None:
-        gateway.books.change(settings)
+        gateway.books.change(settings, gateway.targets)
     gateway.problem = ""
     gateway.metrics.reloaded(True)
     _log.info("the configuration was read again: %d providers", len(settings.providers))

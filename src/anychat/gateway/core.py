@@ -271,15 +271,15 @@ class Gateway:
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             # The surface knows what to say about it.
             peek = Peek(surface.parse(body).model)
-        plan = await self._let_in(visit, peek)
+        plan = await self._let_in(visit, peek, body)
         await self._answering.answer(visit, surface, plan, body, bool(peek.stream))
 
-    async def _let_in(self, visit: Visit, peek: Peek) -> Plan:
+    async def _let_in(self, visit: Visit, peek: Peek, body: bytes, *, answered: bool = True) -> Plan:
         """The plan for what is asked, if the caller's key allows it. Raises `ModelNotFound` and what `admit` does."""
         visit.model = peek.model
         plan = self.targets.plan(peek.model)
         if visit.key is not None:
-            admission = visit.admission = await self.callers.admit(visit.key, peek, plan, visit.size)
+            admission = visit.admission = await self.callers.admit(visit.key, peek, plan, body, answered=answered)
             visit.headers += admission.headers()
         return plan
 
@@ -290,14 +290,14 @@ class Gateway:
             # The surface knows what to say about it.
             await visit.send(200, self._anthropic.count(body))
             return
-        plan = await self._let_in(visit, peek)
+        plan = await self._let_in(visit, peek, body, answered=False)
         if _COUNT in plan.first.forwards:
             await self._answering.pass_on(visit, self._anthropic, plan, body, _COUNT)
         else:
             await visit.send(200, self._anthropic.count(body))
 
     async def _embeddings(self, visit: Visit, body: bytes) -> None:
-        plan = await self._let_in(visit, Peek(parse_embeddings(body).model))
+        plan = await self._let_in(visit, Peek(parse_embeddings(body).model), body, answered=False)
         await self._answering.pass_on(visit, self._openai, plan, body, "embeddings")
 
     # The rest
