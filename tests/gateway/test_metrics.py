@@ -23,12 +23,14 @@ from anychat.access.limits import Limiter
 from anychat.chat import Usage
 from anychat.demo import Demo
 from anychat.errors import AnychatError, AuthError, ConnectionLost, RateLimited, TimedOut
+from anychat.gateway import metrics as counting
 from anychat.gateway import tally
 from anychat.gateway.asgi import AsgiApp
 from anychat.gateway.callers import Callers
 from anychat.gateway.core import Gateway
 from anychat.gateway.metrics import MOST_TARGETS, Metrics
-from anychat.gateway.tally import GAPS, SECONDS, Pacing, Spread
+from anychat.gateway.tally import GAPS, OTHER, SECONDS, Pacing, Spread
+from anychat.gateway.telemetry import CAPACITY
 from anychat.protocols import create
 from anychat.protocols.base import Site
 from anychat.providers import Access
@@ -176,18 +178,19 @@ def test_tokens_are_those_that_targets_count() -> None:
     assert told(metrics, "anychat_tokens_total", direction="completion") == 23
 
 
-async def test_names_that_callers_make_up_fill_no_memory() -> None:
+async def test_names_that_callers_make_up_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "MOST_TARGETS", 20)
     metrics = Metrics()
-    for number in range(MOST_TARGETS + 100):
+    for number in range(120):
         metrics.tried(journal(attempt("answered", at=f"a/{number}")))
         metrics.answered("openai", f"a/{number}", 200, 1.0)
         metrics.failed("openai", f"a/{number}", "Refused")
     text = metrics.text()
-    assert told(text, "anychat_attempts_total") == MOST_TARGETS + 100
+    assert told(text, "anychat_attempts_total") == 120
     assert told(text, "anychat_attempts_total", target="other") == 100
     for name in ("anychat_attempts_total", "anychat_requests_total", "anychat_errors_total"):
         names = {dict(labels)["target"] for found, labels in samples(text) if found == name}
-        assert len(names) == MOST_TARGETS + 1
+        assert len(names) == 21
 
 
 async def test_what_was_counted_is_settled_although_nobody_asks() -> None:
@@ -411,3 +414,9 @@ def test_the_dashboard_asks_for_what_there_is() -> None:
 def test_the_outcomes_of_the_document_are_those_of_the_policy() -> None:
     outcomes = {name for row in rows(ROOT / "docs/observability.md", "outcome") for name in names_in(row[0])}
     assert outcomes == set(get_args(Kind))
+
+
+def test_the_document_tells_how_many_targets_are_counted_by_name() -> None:
+    text = " ".join((ROOT / "docs/observability.md").read_text("utf-8").split())
+    assert f"The first {MOST_TARGETS} targets that are asked are counted by name, all others as `{OTHER}`" in text
+    assert f"beyond {CAPACITY} questions that wait" in text

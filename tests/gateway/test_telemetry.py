@@ -193,7 +193,7 @@ async def test_the_attributes_are_those_of_the_document(demo: Demo) -> None:
         ("https://api.anthropic.com", "anthropic", ("api.anthropic.com", 443)),
         ("https://generativelanguage.googleapis.com", "gcp.gemini", ("generativelanguage.googleapis.com", 443)),
         ("https://mine.openai.azure.com/openai", "azure.ai.openai", ("mine.openai.azure.com", 443)),
-        ("https://openai.azure.com.example", "configured", ("openai.azure.com.example", 443)),
+        ("https://x.openai.azure.com.example", "configured", ("x.openai.azure.com.example", 443)),
         ("http://user:secret@[::1]:8080/v1?key=secret", "configured", ("::1", 8080)),
         ("http://host:port/v1", "configured", ("", 0)),
     ],
