@@ -95,7 +95,9 @@ class Rescue:
     async def _events(self, rest: EventStream) -> AsyncGenerator[Event, None]:
         for event in list(rest.seen):
             yield event
+        tick = self._answering.metrics.pacing(rest.attempt.target.name).tick
         async for event in rest.events:
+            tick()
             rest.seen.append(event)
             yield event
 
