@@ -425,6 +425,28 @@ def test_the_pages_limit_decides_what_is_too_long():
     state, protocol = new_state(NOW), AIEngine(page="/chat/")
     drive(protocol.prepare(SITE, state), Response(long_page.head, body), STARTED)
     recorded = RECORDINGS["3.6.2/error-too-long[0]"]
-    for length, error in ((1000, BadRequest), (3000, ContextTooLong)):
-        call = ask(protocol, SITE, turn("x" * length), state=state)
-        assert type(read(call.decoder(recorded.head), [recorded.body()]).error) is error
+    call = ask(protocol, SITE, turn("x" * 1000), state=state)
+    assert type(read(call.decoder(recorded.head), [recorded.body()]).error) is BadRequest
+    with pytest.raises(ContextTooLong, match="3000 characters, and the site takes 2000"):
+        ask(protocol, SITE, turn("x" * 3000), state=state)
+
+
+@pytest.mark.parametrize(
+    ("name", "fits", "too_long", "said"),
+    [
+        ("2.4.5/page-chat[0]", "é" * 256, "é" * 257, "514 bytes"),
+        ("3.6.2/page-chat[0]", "é" * 512, "é" * 513, "513 characters"),
+    ],
+)
+def test_a_message_over_the_limit_is_not_sent_and_counted_as_the_version_counts(name, fits, too_long, said):
+    state, protocol = new_state(NOW), AIEngine(page="/chat/")
+    drive(protocol.prepare(SITE, state), page(name), STARTED)
+    assert ask(protocol, SITE, turn(f" {fits}\n"), state=state).request.method == "POST"
+    with pytest.raises(ContextTooLong, match=f"the message has {said}, and the site takes 512 at most"):
+        ask(protocol, SITE, turn(too_long), state=state)
+
+
+def test_without_a_page_no_length_is_refused_beforehand():
+    state, protocol = new_state(NOW), AIEngine()
+    drive(protocol.prepare(SITE, state), STARTED)
+    assert ask(protocol, SITE, turn("x" * 5000), state=state).request.method == "POST"

@@ -69,6 +69,8 @@ class Widget(Struct, frozen=True, kw_only=True):
     custom_id: str | None = None
     context_id: int | None = None
     max_length: int = 512
+    counts: Literal["", "bytes", "characters"] = ""
+    """What the site counts of a message; empty where no page says it, and nothing is refused beforehand."""
     nonce: str | None = None
     consent: str = ""
     """The site's request for consent, which its page shows before the chat; the server does not ask for it."""
@@ -136,13 +138,17 @@ class AIEngine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         raise ProtocolDrift("neither the bootstrap nor the page gives a nonce", missing="restNonce", status=404)
 
     def open(self, site: Site, turn: ChatRequest, state: SessionState) -> Handshake:
-        """Raises `BadRequest` for an empty message, which the service would refuse."""
+        """Raises `BadRequest` for an empty message, and `ContextTooLong` for one that is longer than the page says.
+
+        The service would refuse both.
+        """
         yield from ()
         widget = _kept_widget(state)
         nonce = state.token(NONCE, margin=0.0) or ""
         history, message = self._split(turn.messages)
         if not message.strip():
             raise BadRequest("the message is empty", code="empty_message")
+        _check_length(widget, message.strip())
         known = turn.conversation.state if turn.conversation else {}
         chat_id = known.get("chatId") or "".join(_BASE36[int(state.random_hex(4), 16) % 36] for _ in range(11))
         body: dict[str, Any] = {
@@ -304,9 +310,20 @@ def _widget(url: str, system: dict[str, Any], params: dict[str, Any]) -> Widget:
         custom_id=text_in(system, "customId") or None,
         context_id=int_in(system, "contextId"),
         max_length=int_in(params, "textInputMaxLength") or 512,
+        counts="characters" if "blocks" in system or "shortcuts" in system else "bytes",
         nonce=text_in(system, "restNonce") or None,
         consent=_consent(system.get("blocks")),
     )
+
+
+def _check_length(widget: Widget, message: str) -> None:
+    """Raises `ContextTooLong`. Up to 2.4.8 the plugin counts bytes, and its pages up to 2.4.7 have no `blocks`."""
+    if not widget.counts:
+        return
+    length = len(message.encode("utf-8", "replace")) if widget.counts == "bytes" else len(message)
+    if length > widget.max_length:
+        text = f"the message has {length} {widget.counts}, and the site takes {widget.max_length} at most"
+        raise ContextTooLong(text, code="message_limit")
 
 
 def _consent(blocks: Any) -> str:
