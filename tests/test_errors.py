@@ -32,7 +32,7 @@ TREE = {
         "TransportError": {"ConnectFailed": {}, "ConnectionLost": {}, "TimedOut": {}},
         "ProviderError": {
             "StaleSession": {},
-            "AuthError": {},
+            "AuthError": {"ConsentNeeded": {}},
             "BadRequest": {"ContextTooLong": {}},
             "Refused": {},
             "RateLimited": {},

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "anychat"
 
 _PURE = {"errors", "chat", "wire", "decoding"}
 _CORE = _PURE | {"protocols", "cookies", "transport", "session", "blocking"}
-_LIBRARY = _CORE | {"providers", "sites", "registry", "requests", "completions", "client"}
+_LIBRARY = _CORE | {"pages", "providers", "sites", "registry", "requests", "completions", "client"}
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -29,13 +29,14 @@ ALLOWED: dict[str, set[str]] = {
     "blocking": {"errors"},
     "session": _PURE | {"protocols.base", "protocols.forgiving", "cookies", "transport"},
     "requests": _PURE | {"cookies", "transport", "session", "blocking", "providers"},
-    "providers": _CORE,
+    "pages": _CORE | {"discovery", "discover", "egress", "pages"},
+    "providers": _CORE | {"pages"},
     "sites": _CORE | {"providers", "sites", "requests"},
     "recipes": _PURE | {"protocols", "cookies", "transport", "recipes"},
     "registry": _CORE | {"providers", "sites", "recipes"},
     "completions": {"errors", "chat"},
-    "configuration": _CORE | {"providers", "sites", "registry", "configuration", "recipes", "egress"},
-    "routing": _CORE | {"providers", "sites", "registry", "configuration", "routing"},
+    "configuration": _CORE | {"pages", "providers", "sites", "registry", "configuration", "recipes", "egress"},
+    "routing": _CORE | {"pages", "providers", "sites", "registry", "configuration", "routing"},
     "routed": _CORE | {"providers", "registry", "completions", "configuration", "routing"},
     "question": _CORE | {"providers", "completions"},
     "client": _LIBRARY | {"question", "routed", "routing"},

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         ConfigError,
         ConnectFailed,
         ConnectionLost,
+        ConsentNeeded,
         ContextTooLong,
         LocalError,
         MissingCookies,
@@ -136,6 +137,7 @@ __all__ = [
     "ConfigError",
     "ConnectFailed",
     "ConnectionLost",
+    "ConsentNeeded",
     "ContextTooLong",
     "Conversation",
     "CreateResult",
@@ -193,8 +195,8 @@ _HOME: dict[str, str] = {
     "anychat.completions": "ChatCompletion ChatCompletionChunk",
     "anychat.cookies": "get_cookies load_cookies set_cookies set_cookies_dir",
     "anychat.errors": "AddressRefused AnychatError AssistantGone AuthError BadRequest ChallengeRequired ConfigError"
-    " ConnectFailed ConnectionLost ContextTooLong LocalError MissingCookies MissingDependency ModelNotFound"
-    " ProofOfWorkError ProtocolDrift ProviderError ProviderUnavailable RateLimited Refused RemoteProtocolError"
+    " ConnectFailed ConnectionLost ConsentNeeded ContextTooLong LocalError MissingCookies MissingDependency"
+    " ModelNotFound ProofOfWorkError ProtocolDrift ProviderError ProviderUnavailable RateLimited Refused RemoteProtocolError"
     " StaleSession StorageError TimedOut TransportError TruncatedAnswer UnsupportedFeature",
     "anychat.providers": "AbstractProvider Access AsyncGeneratorProvider AsyncProvider AsyncResult CreateResult"
     " ProviderModelMixin open_session",

@@ -5,10 +5,10 @@ other clients.
 """
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator, Mapping
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
 import msgspec
 
@@ -16,6 +16,7 @@ from anychat import blocking
 from anychat.chat import ChatRequest, Event, Messages, parse_messages
 from anychat.completions import ChatCompletion, ChatCompletionChunk
 from anychat.errors import ConfigError, ModelNotFound
+from anychat.pages.site import PageAssistant, page_site
 from anychat.protocols.base import Site
 from anychat.providers import AbstractProvider, Sessions, checked_url, split_options
 from anychat.question import Continued, Direct, Question, parse_conversation, split_call, usage_asked
@@ -24,6 +25,7 @@ from anychat.session import ChallengeHandler
 from anychat.transport import Transport
 
 if TYPE_CHECKING:
+    from anychat.pages.session import Assistant, PageSession
     from anychat.routed import Routes
     from anychat.routing.targets import Plan
 
@@ -245,6 +247,9 @@ class _Asker:
         routes: Mapping[str, Any] | None = None,
         providers: Mapping[str, Mapping[str, Any]] | None = None,
         config: str | os.PathLike[str] | Literal[True] | None = None,
+        page: str | None = None,
+        bot: str = "",
+        accept_consent: bool = False,
         **options: Any,
     ) -> None:
         """
@@ -252,6 +257,8 @@ class _Asker:
         class names, `options` being the protocol's own; `base_url` with `provider` moves it there. A
         client with either keeps `api_key`, `cookies` and `headers` for that; a call that names another
         provider goes there without them.
+        `page` is the address of a page with an assistant, which discovery finds at the first question: `bot`
+        says which by its id or name, `accept_consent` agrees to what the site asks its visitors to agree to.
         `timeout` is seconds for a whole answer. With `strict=False` options that a provider cannot
         honour are dropped with a notice. `routes` and `providers` are tables as in `anychat.toml`, `config`
         is such a file (True for the one that `anychat serve` finds): their model names are answered by plans
@@ -260,7 +267,13 @@ class _Asker:
         self._endpoint: Site | None = None
         self._provider: type[AbstractProvider] | None = None
         self._base_url = None if base_url is None else checked_url(base_url, "base_url")
-        if protocol is not None:
+        if page is not None:
+            if options or not (provider is base_url is protocol is None):
+                raise ConfigError("page= goes without provider=, base_url=, protocol= and options of a protocol")
+            self._endpoint = page_site(page, {"bot": bot, "accept_consent": accept_consent})
+        elif bot or accept_consent:
+            raise ConfigError("bot= and accept_consent= go with page=")
+        elif protocol is not None:
             if base_url is None or provider is not None:
                 raise ConfigError("protocol= goes with base_url= and without provider=")
             self._endpoint = endpoint(base_url, protocol, **options)
@@ -344,6 +357,12 @@ class _Asker:
                 return None
             raise
 
+    def _assistant(self) -> "Coroutine[Any, Any, Assistant]":
+        site = self._endpoint
+        if site is None or not isinstance(site.protocol, PageAssistant):
+            raise ConfigError("assistant() is for a client with page=")
+        return cast("PageSession", self._sessions.get(site, self._access)).assistant()
+
     def _forget(self) -> None:
         self._sessions.clear()
         if self._routes is not None:
@@ -380,6 +399,13 @@ class AsyncClient(_Asker):
         """The answer as anychat's own events, for those who want all of it and no one's shape."""
         return self._question(model, messages, stream, provider, conversation, strict, options).events()
 
+    async def assistant(self) -> "Assistant":
+        """Whom a client with `page` asks: the assistant that was found there, and the others of the page.
+
+        Raises what stands before it, as a question does, and `ConfigError` for a client without `page`.
+        """
+        return await self._assistant()
+
     async def close(self) -> None:
         """Forget the sessions: tokens, cookies and visitors' ids."""
         self._forget()
@@ -413,6 +439,10 @@ class Client(_Asker):
     ) -> Generator[Event, None, None]:
         """The answer as anychat's own events, for those who want all of it and no one's shape."""
         return blocking.iterate(self._question(model, messages, stream, provider, conversation, strict, options).events)
+
+    def assistant(self) -> "Assistant":
+        """Whom a client with `page` asks; as `AsyncClient.assistant`."""
+        return blocking.run(self._assistant())
 
     def close(self) -> None:
         """Forget the sessions: tokens, cookies and visitors' ids."""

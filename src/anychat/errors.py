@@ -12,6 +12,7 @@ AnychatError
 └─ ProviderError            also RuntimeError; status, code, the service's text, retry_after
    ├─ StaleSession          the nonce or token was refused; the session handles it once
    ├─ AuthError             key, login or guests' access refused
+   │  └─ ConsentNeeded      the page asks its visitors to agree to something first; nothing was sent
    ├─ BadRequest            └─ ContextTooLong
    ├─ Refused               this text or this visitor is not wanted
    ├─ RateLimited
@@ -39,6 +40,7 @@ __all__ = [
     "ConfigError",
     "ConnectFailed",
     "ConnectionLost",
+    "ConsentNeeded",
     "ContextTooLong",
     "LocalError",
     "MissingCookies",
@@ -188,6 +190,12 @@ class AuthError(ProviderError):
     """The key, the login or a guest's access was refused."""
 
     hint = "Check the API key or sign-in; some sites do not serve guests."
+
+
+class ConsentNeeded(AuthError):
+    """The site's page asks visitors to agree to something before they chat, and nobody did; nothing was sent."""
+
+    hint = "Read it, and agree: --accept-consent, accept_consent=True, or accept_consent = true in the configuration."
 
 
 class BadRequest(ProviderError):

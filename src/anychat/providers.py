@@ -22,6 +22,7 @@ from anychat import blocking
 from anychat.chat import AnswerText, ChatRequest, Conversation, Delta, Event, Messages, Notice, parse_messages
 from anychat.cookies import CookieJar, get_cookies
 from anychat.errors import ConfigError, MissingCookies, ModelNotFound
+from anychat.pages.site import PageAssistant
 from anychat.protocols.base import ChatProtocol, Site
 from anychat.session import ChallengeHandler, Session
 from anychat.transport import KINDS, Timeouts, Transport, TransportOptions, shared
@@ -153,9 +154,13 @@ def open_session(
 ) -> Session:
     """A new session with the site: no token, cookie or visitor's id is shared with another one.
 
+    A site that is a page (`anychat.pages.site.page_site`) is asked by a `PageSession`.
+
     Raises `MissingCookies` when the site cannot do without cookies and there are none.
     """
     access = _with_cookies(site, access or Access())
+    if isinstance(site.protocol, PageAssistant):
+        return _open_page(site, access, transport, on_challenge)
     if access.headers or access.api_key:
         headers = {**site.headers, **{name.lower(): value for name, value in access.headers.items()}}
         site = msgspec.structs.replace(site, headers=headers, api_key=access.api_key or site.api_key)
@@ -168,6 +173,32 @@ def open_session(
         )
         transport = shared(options, access.transport)
     return Session(site, transport, cookies=jar, timeouts=access.timeouts(site), on_challenge=on_challenge)
+
+
+def _open_page(
+    site: Site, access: Access, transport: Transport | None, on_challenge: ChallengeHandler | None
+) -> Session:
+    """A session with what is found on a page; what is on another origin is sent no key, cookie or header."""
+    # Discovery reads pages: who asks none does without what that takes.
+    from anychat.pages.session import PageSession, page_transport
+
+    options = TransportOptions(
+        proxy=access.proxy, verify=access.verify, impersonate=access.impersonate or site.impersonate
+    )
+    way = transport or page_transport(site, options, access.transport)
+
+    def opened(found: Site, own: bool) -> Session:
+        reach = access if own else access.without_credentials()
+        return open_session(found, reach, transport=way, on_challenge=on_challenge)
+
+    headers = {name.lower(): value for name, value in access.headers.items()}
+    if access.api_key:
+        headers.setdefault("authorization", f"Bearer {access.api_key}")
+    if access.cookies:
+        headers["cookie"] = "; ".join(f"{name}={value}" for name, value in access.cookies.items())
+    return PageSession(
+        site, way, opened=opened, headers=headers, timeouts=access.timeouts(site), on_challenge=on_challenge
+    )
 
 
 def _with_cookies(site: Site, access: Access) -> Access:

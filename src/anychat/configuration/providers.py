@@ -17,6 +17,7 @@ from anychat.configuration.reading import Origin
 from anychat.configuration.tables import ProviderTable, Route
 from anychat.cookies import load_cookies
 from anychat.errors import AnychatError, ConfigError
+from anychat.pages.site import PAGE, PageAssistant, is_page_address, page_site
 from anychat.protocols import PROTOCOLS, load
 from anychat.providers import AbstractProvider, checked_url
 from anychat.recipes.files import read_recipe
@@ -81,6 +82,8 @@ class _ProviderCheck:
     def _kind(self) -> str | None:
         """The name of the protocol, from the key that says it or from the provider's name; None when it is wrong."""
         said = [key for key in self._row if key in _KINDS]
+        if not said and "url" not in self._row and is_page_address(self._row.get("page")):
+            return self._page(self._row["page"])
         for key in said[1:]:
             self._problem((key,), f"{said[0]} stands there already; only one of {', '.join(_KINDS)} says what speaks")
         if not said:
@@ -111,6 +114,15 @@ class _ProviderCheck:
             return protocol
         self._problem(("protocol",), unknown(f'there is no protocol "{protocol}"', protocol, list(PROTOCOLS)))
         return None
+
+    def _page(self, url: str) -> str:
+        """A row whose `page` is an address: discovery finds there what speaks."""
+        self._found["protocol"] = PAGE
+        self._try("page", lambda: self._found.update(url=page_site(url).url))
+        if self._row.get("proxy"):
+            # It would resolve the names that the page names, and nobody here could judge what they stand for.
+            self._problem(("proxy",), "a provider that is a page is asked without one")
+        return PAGE
 
     def _address_of_recipe(self) -> str:
         """The address that the recipe's own file gives; empty, and noted, when it gives none."""
@@ -167,17 +179,25 @@ class _ProviderCheck:
     # Its options
 
     def _options(self, protocol: str, options: dict[str, Any], known: list[str]) -> None:
-        kind: Any = load(protocol)  # a struct, which the type of all protocols does not say
+        # A struct, which the type of all protocols does not say.
+        kind: Any = PageAssistant if protocol == PAGE else load(protocol)
         fields = {field.name: field.type for field in structs.fields(kind)}
+        what = f"the protocol is {protocol}"
+        if protocol == PAGE:
+            del fields["allow"]  # that is said once, in [gateway.egress]
+            options = {key: value for key, value in options.items() if key != PAGE}
+            what = "page alone says what speaks"
         good: dict[str, Any] = {}
         for key, value in options.items():
             if key in fields:
                 good[key] = self._checker.value((*self._path, key), value, fields[key])
             else:
-                self._problem((key,), unknown(f"unknown key (the protocol is {protocol})", key, [*known, *fields]))
+                self._problem((key,), unknown(f"unknown key ({what})", key, [*known, *fields]))
         if BAD in good.values():
             return
         self._found["options"] = good = msgspec.to_builtins(good)
+        if protocol == PAGE:
+            return
         try:
             configured(protocol, self._inherited() | good)
             if protocol == "recipe" and not ("recipe" in good or "request" in good):

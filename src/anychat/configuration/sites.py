@@ -7,6 +7,7 @@ from msgspec import structs
 
 from anychat.configuration.tables import ProviderTable
 from anychat.cookies import load_cookies
+from anychat.pages.site import PAGE, page_site
 from anychat.protocols import create
 from anychat.protocols.base import Site
 from anychat.providers import Access
@@ -47,6 +48,8 @@ def _site(row: ProviderTable) -> Site:
         return _of_class(row)
     if row.service:
         return api_site(row.service, {}, url=row.url, options=row.options)
+    if row.protocol == PAGE:
+        return page_site(row.url, row.options, name=row.name)
     return Site(name=row.name, url=row.url, protocol=configured(row.protocol, row.options))
 
 

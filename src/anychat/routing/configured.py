@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from anychat.configuration import ProviderTable, Settings, TimeoutsTable, provider_site, public_models
+from anychat.configuration import GatewayTable, ProviderTable, Settings, provider_site, public_models
 from anychat.configuration import Route as RouteTable
+from anychat.pages.site import guarded_site
 from anychat.protocols.base import Site
 from anychat.providers import Access, open_session
 from anychat.routing.policy import Rules
@@ -26,17 +27,17 @@ def targets_of(
     `reach` gives how each provider is reached, of what its table says; `opened` opens the sessions.
     Raises `ConfigError` when a file that the settings name is not there any more.
     """
-    times = settings.gateway.timeouts
-    providers = [_provider(row, times, reach) for row in settings.providers.values()]
+    providers = [_provider(row, settings.gateway, reach) for row in settings.providers.values()]
     routes = {name: _route(route) for name, route in settings.routes.items()}
     return Targets(providers, routes, previous, opened=opened)
 
 
-def _provider(row: ProviderTable, times: TimeoutsTable, reach: Callable[[Access], Access] | None) -> Provider:
+def _provider(row: ProviderTable, gateway: GatewayTable, reach: Callable[[Access], Access] | None) -> Provider:
     site, access = provider_site(row)
+    times = gateway.timeouts
     return Provider(
         name=row.name,
-        site=site,
+        site=guarded_site(site, gateway.egress.allow),
         access=access if reach is None else reach(access),
         models=public_models(row) or {model: model for model in site.models},
         strict=row.strict,
