@@ -55,10 +55,11 @@ def ask_at_random(url: str, method: str, path: str, mode: GenerationMode) -> lis
         suppress_health_check=list(HealthCheck),
     )
     def ask(case: Any) -> None:
-        if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
-            # A name that leads somewhere, mostly: else all that comes is a 404.
-            at = len(statuses) % (len(MODELS) + 1)
-            case.body["model"] = (*MODELS, case.body["model"])[at]
+        for asked in (case.body, case.query):
+            if isinstance(asked, dict) and isinstance(asked.get("model"), str):
+                # A name that leads somewhere, mostly: else all that comes is a 404.
+                at = len(statuses) % (len(MODELS) + 1)
+                asked["model"] = (*MODELS, asked["model"])[at]
         response = case.call_and_validate(checks=CHECKS)
         statuses.append(response.status_code)
 
@@ -95,7 +96,8 @@ async def test_right_requests_have_documented_answers(url: str, method: str, pat
     statuses = await asyncio.to_thread(ask_at_random, url, method, path, GenerationMode.POSITIVE)
     assert statuses
     if method == "GET" and "{" not in path:
-        assert set(statuses) == {200}
+        assert 200 in statuses
+        assert set(statuses) <= ({200, 404} if path == "/admin/explain" else {200})
 
 
 @pytest.mark.parametrize("path", [path for method, path in OPERATIONS if method == "POST"])

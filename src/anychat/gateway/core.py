@@ -21,6 +21,7 @@ from anychat.gateway.answering import Answering
 from anychat.gateway.callers import Callers, Peek
 from anychat.gateway.conversations import Conversations, Responses
 from anychat.gateway.cors import is_foreign
+from anychat.gateway.explaining import explained_body
 from anychat.gateway.http import (
     MOST_HEADERS,
     BodyRefused,
@@ -112,6 +113,7 @@ class Gateway:
             ("GET", "/health/live"): self._live,
             ("GET", "/health/ready"): self._ready,
             ("GET", "/metrics"): self._metrics,
+            ("GET", "/admin/explain"): self._explain,
             ("GET", "/openapi.json"): self._openapi,
         }
 
@@ -339,9 +341,19 @@ class Gateway:
         more = self.policy.cors.preflight(wanted) if allowed else []
         await visit.reply.whole(visit.status, [*visit.headers, *more], b"")
 
+    async def _is_admin(self, visit: Visit) -> bool:
+        """Whether the caller may see what is the admin's; one who may not is told so."""
+        if self.policy.admits(visit.incoming.headers.get("authorization", "")):
+            return True
+        await visit.send(401, _plain_error("the admin's key is needed"), [("www-authenticate", "Bearer")])
+        return False
+
+    async def _explain(self, visit: Visit) -> None:
+        if await self._is_admin(visit):
+            await visit.send(*explained_body(visit.incoming.query, self.targets, self.router.health))
+
     async def _metrics(self, visit: Visit) -> None:
-        if not self.policy.admits(visit.incoming.headers.get("authorization", "")):
-            await visit.send(401, _plain_error("the admin's key is needed"), [("www-authenticate", "Bearer")])
+        if not await self._is_admin(visit):
             return
         visit.status = 200
         await visit.reply.whole(200, [("content-type", Metrics.content_type), *visit.headers], self.metrics.text())

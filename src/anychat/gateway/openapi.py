@@ -212,6 +212,9 @@ _SCHEMAS: dict[str, Schema] = {
     "Embeddings": _object({"object": _exactly("list"), "data": _list(_ANY, minItems=1)}, {"usage": _ANY}),
     "Model": _object({"id": _TEXT, "object": _exactly("model"), "created": _COUNT, "owned_by": _TEXT}),
     "Models": _object({"object": _exactly("list"), "data": _list(_ref("Model"))}),
+    "Explained": _object(
+        {"model": _TEXT, "route": _TEXT, "rules": _ANY, "targets": _list(_ANY, minItems=1), "live": _FLAG}
+    ),
     "Status": _object({"status": {"enum": ["live", "ready", "stopping"]}}, {"configuration": _TEXT}),
     "Error": _object(
         {"error": _object({"message": _TEXT}, _or_null({"type": _TEXT, "param": _TEXT, "code": _TEXT}))},
@@ -282,8 +285,15 @@ def document() -> Schema:
     id_of_model: Schema = {"name": "id", "in": "path", "required": True, "schema": _TEXT}
     found = {200: ("The model.", _json("Model")), 404: (_REFUSALS[404], _json("Error"))}
     status = ("How it is.", _json("Status"))
-    figures = ("Figures in Prometheus' text format.", {"text/plain": {"schema": _TEXT}})
     refused = ("The admin's key is needed.", _json("Error"))
+    model: Schema = {"name": "model", "in": "query", "required": True, "schema": {**_TEXT, "minLength": 1}}
+    explained = {
+        200: ("Its targets in their order, and how they are doing.", _json("Explained")),
+        400: ("No model is named.", _json("Error")),
+        401: refused,
+        404: (_REFUSALS[404], _json("Error")),
+    }
+    figures = ("Figures in Prometheus' text format.", {"text/plain": {"schema": _TEXT}})
     messages = "MessagesError"
     return {
         "openapi": "3.1.0",
@@ -308,6 +318,7 @@ def document() -> Schema:
             "/v1/models/{id}": _look("One model", found, [id_of_model]),
             "/health/live": _look("Whether it runs", {200: status}),
             "/health/ready": _look("Whether it takes questions", {200: status, 503: status}),
+            "/admin/explain": _look("Whom a model's name is asked of, and why", explained, [model]),
             "/metrics": _look("What was counted", {200: figures, 401: refused}),
             "/openapi.json": _look("This document", {200: ("It.", {"application/json": {"schema": _ANY}})}),
         },

@@ -22,7 +22,19 @@ from msgspec import Struct
 from anychat.routing.health import Health
 from anychat.routing.kinds import Kind, classify
 
-__all__ = ["Ask", "Choice", "Failed", "GiveUp", "Kind", "Rules", "Skipped", "Strategy", "classify", "next_step"]
+__all__ = [
+    "Ask",
+    "Choice",
+    "Failed",
+    "GiveUp",
+    "Kind",
+    "Rules",
+    "Skipped",
+    "Strategy",
+    "classify",
+    "next_step",
+    "unwell",
+]
 
 Strategy = Literal["failover", "weighted", "fastest"]
 
@@ -135,6 +147,18 @@ def _least_recent(group: _Group, health: Health) -> Ask:
     return group.asks[turns.index(min(turns))]
 
 
+def unwell(choice: Choice, health: Health, now: float) -> str:
+    """Why a choice is not asked at once, in words for people; empty when it may be."""
+    id = choice.id
+    if health.usable(id, now):
+        return ""
+    if health.state(id, now) == "open":
+        return f"circuit open for {health.opens_until(id) - now:.1f} s more"
+    if health.rest_until(id) > now:
+        return f"rests for {health.rest_until(id) - now:.1f} s (Retry-After)"
+    return "a probe is under way"
+
+
 class _Question:
     """One call of `next_step` where something is not as usual."""
 
@@ -211,20 +235,12 @@ class _Question:
             elif self.health.usable(choice.id, self.now):
                 ready.append(choice)
             else:
-                self._skip([choice], self._unwell(choice))
+                self._skip([choice], unwell(choice, self.health, self.now))
         return ready
 
     def _skip(self, choices: Sequence[Choice], why: str) -> list[Choice]:
         self.skipped.extend(Skipped(choice, why) for choice in choices)
         return []
-
-    def _unwell(self, choice: Choice) -> str:
-        health, now, id = self.health, self.now, choice.id
-        if health.state(id, now) == "open":
-            return f"circuit open for {health.opens_until(id) - now:.1f} s more"
-        if health.rest_until(id) > now:
-            return f"rests for {health.rest_until(id) - now:.1f} s (Retry-After)"
-        return "a probe is under way"
 
     def _ask_at_once(self, ready: list[tuple[_Group, list[Choice]]]) -> Ask:
         group, keys = ready[self._preferred([group for group, _ in ready])]

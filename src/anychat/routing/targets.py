@@ -226,6 +226,10 @@ class Targets:
     def providers(self) -> list[Provider]:
         return list(self._providers.values())
 
+    def routes(self) -> list[str]:
+        """The names of the routes."""
+        return list(self._routes)
+
     def plans(self) -> list[Plan]:
         """Of every name in the list of models."""
         return [self.plan(name) for name, _ in self.models()]
