@@ -317,10 +317,12 @@ async def test_a_question_over_a_keys_limit(demo: Demo) -> None:
 # Several workers
 
 
-async def come_to(served: Program, name: str, expected: float, **labels: str) -> None:
-    """Wait until `/metrics` tells so much: workers write down what they counted twice a second."""
+async def come_to(served: Program, name: str, *expected: float, **labels: str) -> None:
+    """Wait until `/metrics` tells one of these: workers write down what they counted twice a second."""
     async with asyncio.timeout(15):
-        while told((await raw(served.url, "GET", "/metrics"))[2], name, **labels) != expected:  # noqa: ASYNC110 - another program's counters
+        while True:
+            if told((await raw(served.url, "GET", "/metrics"))[2], name, **labels) in expected:
+                return
             await asyncio.sleep(0.02)
 
 
@@ -344,8 +346,8 @@ async def test_several_workers_count_together(demo: Demo, tmp_path: Path) -> Non
         await come_to(served, "anychat_attempts_total", 20, target=here, outcome="answered")
         await come_to(served, "anychat_first_token_seconds_count", 20, target=here)
         await come_to(served, "anychat_request_seconds_count", 20, target=here)
-        # Each worker opens the circuit of the missing target for itself.
-        await come_to(served, "anychat_circuit_state", 2, target="gone/gpt-4o-mini")
+        # Open, or on a slow machine half-open already; the worker that is asked may not be the one that opened it.
+        await come_to(served, "anychat_circuit_state", 1, 2, target="gone/gpt-4o-mini")
         text = (await raw(served.url, "GET", "/metrics"))[2]
         failed = told(text, "anychat_attempts_total", target="gone/gpt-4o-mini", outcome="transient")
         assert failed >= 3
