@@ -52,6 +52,7 @@ _RESERVED = {
     metavar="KEY=VALUE",
     help="Option of the model, such as temperature=0.2; may be repeated.",
 )
+@click.option("-v", "--verbose", is_flag=True, help="With --url: show the greeting, the bot and its limits first.")
 @target_options
 def ask(
     words: tuple[str, ...],
@@ -60,6 +61,7 @@ def ask(
     options: tuple[str, ...],
     as_json: bool,
     no_stream: bool,
+    verbose: bool,
     **target: Any,
 ) -> None:
     """Ask one question and print the answer as it streams.
@@ -69,13 +71,14 @@ def ask(
     \b
     anychat ask -m gpt-4o "Why is the sky blue?"
     git diff | anychat ask -p ChatGptt "What does this change?"
+    anychat ask --url https://shop.example/help "Are you open today?"
     anychat ask --base-url http://localhost:8080/v1 --protocol openai "Hello"
     """
     given = pairs(options, reserved=_RESERVED)
     asked = Target(**target)
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": _question(words, files)})
-    asyncio.run(_ask(asked, messages, given, as_json, not no_stream))
+    asyncio.run(_ask(asked, messages, given, as_json, not no_stream, verbose))
 
 
 def _question(words: tuple[str, ...], files: tuple[Path, ...]) -> str:
@@ -116,10 +119,15 @@ def _is_fed(*, may_wait: bool) -> bool:
 
 
 async def _ask(
-    target: Target, messages: list[dict[str, Any]], options: dict[str, Any], as_json: bool, stream: bool
+    target: Target, messages: list[dict[str, Any]], options: dict[str, Any], as_json: bool, stream: bool, verbose: bool
 ) -> None:
-    events = target.client.events(model=target.model, messages=messages, stream=stream, **options)
     output = _JsonLines() if as_json else _Text()
+    try:
+        await _introduce(target, verbose)
+    except AnychatError as error:
+        output.fail(error)
+        raise
+    events = target.client.events(model=target.model, messages=messages, stream=stream, **options)
     try:
         async for event in events:
             output.write(event)
@@ -129,6 +137,19 @@ async def _ask(
     finally:
         await events.aclose()
         output.end()
+
+
+async def _introduce(target: Target, verbose: bool) -> None:
+    """Say on standard error who is asked on a page, where there is a choice or the user wants to know."""
+    assistant = await target.introduced()
+    if assistant is None:
+        return
+    # What prints findings needs what reads pages.
+    from anychat.cli.discovered import introduction, others
+
+    for line in (*(introduction(assistant) if verbose else ()), others(assistant)):
+        if line:
+            click.echo(f"anychat: {printable(line)}", err=True)
 
 
 class _JsonLines:

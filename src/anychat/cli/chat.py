@@ -88,6 +88,7 @@ class _Conversation:
     async def _talk(self) -> None:
         if self._attended:
             self.remark(f"{self.talk.target.site}: /help lists the commands. {_KEYS}")
+        await self._introduce()
         while not self._leaving:
             try:
                 line = await self._read()
@@ -102,6 +103,17 @@ class _Conversation:
             if self._drawn and not self._attended:
                 self._answers.print(f"> {printable(line.strip())}", style="bold")
             await self._do(line)
+
+    async def _introduce(self) -> None:
+        """The assistant of a page greets first."""
+        assistant = await self.talk.target.introduced()
+        if assistant is None:
+            return
+        from anychat.cli.discovered import introduction, others
+
+        for line in (*introduction(assistant), others(assistant)):
+            if line:
+                self.remark(line)
 
     async def _do(self, line: str) -> None:
         try:

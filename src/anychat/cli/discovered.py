@@ -2,13 +2,17 @@
 
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from anychat.cli.render import printable
 from anychat.discovery import Findings, Found
 
-__all__ = ["print_findings", "print_row"]
+if TYPE_CHECKING:
+    from anychat.pages.session import Assistant
+
+__all__ = ["introduction", "others", "print_findings", "print_row"]
 
 _KINDS = {"inline": "in the page", "popup": "in a popup", "api": "an API"}
 
@@ -16,7 +20,7 @@ _KINDS = {"inline": "in the page", "popup": "in a popup", "api": "an API"}
 def print_findings(findings: Findings, unknown: int = 0) -> None:
     """Print the assistants, then what is wrong with the page. `unknown` counts exchanges with an unknown chat."""
     for number, found in enumerate(findings.found, 1):
-        title = f"{found.name} ({found.bot})" if found.name and found.bot else found.name or found.bot
+        title = _title(found)
         head = f"{number}. {' '.join(filter(None, (found.protocol, found.version)))}{f': {title}' if title else ''}"
         lines = [(name, printable(" ".join(value.split()))) for name, value in _lines(found)]
         if sys.stdout.isatty():
@@ -32,6 +36,32 @@ def print_findings(findings: Findings, unknown: int = 0) -> None:
         click.echo(printable(f"hint: {hint}"))
     if unknown:
         click.echo(f"hint: {unknown} exchanges may be with a chat that is not known")
+
+
+def introduction(assistant: "Assistant") -> Iterator[str]:
+    """Who is asked on a page, in lines: the greeting, the bot, what the site takes."""
+    found = assistant.found
+    if found.greeting:
+        yield " ".join(found.greeting.split())
+    said = [_title(found), " ".join(filter(None, (found.protocol, found.version)))]
+    if found.limit is not None:
+        said.append(f"{found.limit.most} {found.limit.unit} a message")
+    if found.uploads:
+        said.append(f"takes {' and '.join(found.uploads)}, which are not sent from here")
+    yield ", ".join(filter(None, said))
+
+
+def others(assistant: "Assistant") -> str:
+    """A line that names the other assistants of the page; empty where there is none."""
+    if not assistant.others:
+        return ""
+    named = ", ".join(_title(one) or one.protocol for one in assistant.others)
+    asked = _title(assistant.found) or assistant.found.protocol
+    return f"this asks {asked}; also on the page: {named} (--bot ID chooses)"
+
+
+def _title(found: Found) -> str:
+    return f"{found.name} ({found.bot})" if found.name and found.bot else found.name or found.bot
 
 
 def _print_table(head: str, lines: list[tuple[str, str]]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
@@ -13,9 +13,13 @@ from anychat.cli.failures import debug_option
 from anychat.client import AsyncClient
 from anychat.cookies import load_cookies
 from anychat.errors import ConfigError
+from anychat.pages.site import page_site
 from anychat.protocols import PROTOCOLS, load
 from anychat.providers import AbstractProvider
 from anychat.registry import get_provider, resolve
+
+if TYPE_CHECKING:
+    from anychat.pages.session import Assistant
 
 __all__ = ["Target", "pairs", "target_options"]
 
@@ -71,7 +75,7 @@ _OPTIONS = (
         default="",
         envvar="ANYCHAT_MODEL",
         show_envvar=True,
-        callback=_beaten_by("provider"),
+        callback=_beaten_by("provider", "url"),
         help="Model, or PROVIDER/MODEL.",
     ),
     click.option(
@@ -80,9 +84,21 @@ _OPTIONS = (
         default=None,
         envvar="ANYCHAT_PROVIDER",
         show_envvar=True,
-        callback=_beaten_by("model", "protocol"),
+        callback=_beaten_by("model", "protocol", "url"),
         help="Provider; without -m its default model.",
     ),
+    click.option(
+        "--url",
+        default=None,
+        metavar="PAGE",
+        callback=_address,
+        help="Page with an assistant: it is found there, and asked.",
+    ),
+    click.option("--bot", default="", metavar="ID", help="With --url: the assistant with this id or name."),
+    click.option(
+        "--accept-consent", is_flag=True, help="With --url: agree to what the site asks its visitors to agree to."
+    ),
+    click.option("--fresh", is_flag=True, help="With --url: forget what was found on the page, and look at it again."),
     click.option(
         "--base-url",
         default=None,
@@ -200,6 +216,10 @@ class Target:
         *,
         model: str,
         provider: str | None,
+        url: str | None,
+        bot: str,
+        accept_consent: bool,
+        fresh: bool,
         base_url: str | None,
         protocol: str | None,
         settings: tuple[str, ...],
@@ -224,7 +244,16 @@ class Target:
         self._moved = base_url is not None
         self.provider: type[AbstractProvider] | None = None
         self.model = model
-        if protocol is not None:
+        self._is_page, self._agreed = url is not None, accept_consent
+        paged: dict[str, Any] = {}
+        if url is not None:
+            if provider is not None or base_url is not None or protocol is not None or settings:
+                raise ConfigError("--url goes without --provider, --base-url, --protocol and --set")
+            self.endpoint, options = urlsplit(url).netloc.rpartition("@")[2], {}
+            paged = _page_options(url, bot, accept_consent, fresh)
+        elif bot or accept_consent or fresh:
+            raise ConfigError("--bot, --accept-consent and --fresh go with --url")
+        elif protocol is not None:
             if provider is not None or base_url is None:
                 raise ConfigError("--protocol goes with --base-url and without --provider")
             self.endpoint = urlsplit(base_url).netloc.rpartition("@")[2]
@@ -239,7 +268,8 @@ class Target:
             base_url=base_url,
             protocol=protocol,
             api_key=api_key,
-            cookies=self._cookies(cookies, base_url),
+            cookies=self._cookies(cookies, base_url or url),
+            **paged,
             **self._way,
             **options,
         )
@@ -248,6 +278,19 @@ class Target:
     def site(self) -> str:
         """Whom it asks: `ChatGptt/gpt-4o`, or an endpoint's host and the model."""
         return "/".join(filter(None, (self.provider.__name__ if self.provider else self.endpoint, self.model)))
+
+    async def introduced(self) -> "Assistant | None":
+        """The assistant of the page, found now where it is not known; None where no page is asked.
+
+        Raises what stands before the assistant, `ConsentNeeded` too.
+        """
+        if not self._is_page:
+            return None
+        from anychat.pages.session import check_consent
+
+        assistant = await self.client.assistant()
+        check_consent(assistant.found, accepted=self._agreed)
+        return assistant
 
     def ask_another(self, name: str) -> bool:
         """Ask another model from now on, or `PROVIDER/MODEL`. Gives whether that is another provider.
@@ -284,6 +327,16 @@ class Target:
         return found
 
 
+def _page_options(url: str, bot: str, accept_consent: bool, fresh: bool) -> dict[str, Any]:
+    """The client's arguments for a page; with `fresh` what was found there is forgotten."""
+    if fresh:
+        # Only what asks pages takes the time to load what reads them.
+        from anychat.pages.kept import forget
+
+        forget(page_site(url, what="--url").url)
+    return {"page": url, "bot": bot, "accept_consent": accept_consent}
+
+
 def _named(model: str, provider: str | None, base_url: str | None) -> tuple[type[AbstractProvider], str]:
     """The provider that the options name, and its own name of the model."""
     if provider is not None:
@@ -291,5 +344,5 @@ def _named(model: str, provider: str | None, base_url: str | None) -> tuple[type
     if base_url is not None and "/" not in model:
         raise ConfigError("--base-url needs --protocol (what the endpoint speaks) or -p (whose address it is)")
     if not model:
-        raise ConfigError("whom to ask? Give -p PROVIDER or -m MODEL (see `anychat models`), or --base-url")
+        raise ConfigError("whom to ask? Give -p PROVIDER or -m MODEL (see `anychat models`), --url PAGE, or --base-url")
     return resolve(model)

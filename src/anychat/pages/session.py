@@ -24,7 +24,7 @@ from anychat.protocols.base import Site, same_origin
 from anychat.session import ChallengeHandler, Session
 from anychat.transport import Timeouts, Transport, TransportOptions, shared
 
-__all__ = ["Assistant", "Opener", "PageSession", "page_transport"]
+__all__ = ["Assistant", "Opener", "PageSession", "check_consent", "page_transport"]
 
 Opener = Callable[[Site, bool], Session]
 """Opens a session with the site that was found; the flag says whether it is at the page's own origin."""
@@ -66,6 +66,12 @@ def page_transport(site: Site, options: TransportOptions, kind: str | None = Non
     if allow is None:
         return shared(options, kind)
     return guarded(options, (urlsplit(site.url).hostname or "", *allow))
+
+
+def check_consent(found: Found, *, accepted: bool) -> None:
+    """Raises `ConsentNeeded` where the site's page asks for consent and nobody gave it."""
+    if found.consent and not accepted:
+        raise ConsentNeeded(f"the site asks its visitors for consent before they chat: {found.consent}")
 
 
 class PageSession(Session):
@@ -153,8 +159,7 @@ class PageSession(Session):
 
     def _check(self, found: Found, turn: ChatRequest) -> None:
         """Raises `ConsentNeeded`, and `ContextTooLong` for a message that the site would not take."""
-        if found.consent and not self._page.accept_consent:
-            raise ConsentNeeded(f"the site asks its visitors for consent before they chat: {found.consent}")
+        check_consent(found, accepted=self._page.accept_consent)
         turns = fold_system(turn.messages)
         if found.limit is None or not turns:
             return
