@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
 from msgspec import Struct
 
@@ -113,11 +114,13 @@ class Limiter:
         state: State,
         *,
         now: Callable[[], float] = time.time,
-        new_holder: Callable[[], str] = lambda: secrets.token_hex(8),
+        new_holder: Callable[[], str] | None = None,
     ) -> None:
         self.state = state
         self._now = now
-        self._new_holder = new_holder
+        # A random name for this process and a running number: no randomness, so no system call, for each stream.
+        process, numbers = secrets.token_hex(8), count(1)
+        self._new_holder = new_holder or (lambda: f"{process}-{next(numbers):x}")
         self._plans: dict[str, _Plan] = {}
         self._held: dict[tuple[str, str], None] = {}
         self._day = self._month = _Period("", 0.0, 0.0)

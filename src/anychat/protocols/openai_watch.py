@@ -56,13 +56,14 @@ class CompletionWatch:
         self._now = now
         self._ended = False
         self._finished = False
-        self._begun = False
         self._usage_asked = usage_asked
         self._usage: Usage | None = None
         failed = not 200 <= head.status < 300
         streamed = head.content_type == "text/event-stream" and not failed
         self._failed = failed
         self._events = ServerSentEvents(limits.event_bytes) if streamed else None
+        # Of an answer in one piece there is nothing to wait for.
+        self._begun = not streamed
         self._body = Body(head, limits)
 
     def feed(self, data: bytes) -> Iterable[Event]:
