@@ -2,72 +2,24 @@
 
 import asyncio
 import json
-import secrets
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from msgspec import structs
 
-from anychat.access.keys import new_key
-from anychat.ledger.keys import open_database, save_key
-from tests.gateway.program import Program, Stream, program, raw, start
-from tests.gateway.upstream import COMPLETION, PROMPT, Upstream
+from tests.gateway.keyed import CALLERS, Load, Reply, ask, config, crowd, make_key, opened, until_metric
+from tests.gateway.program import Program, program, start
+from tests.gateway.upstream import Upstream
 from tests.state.server import Server, running_server
 
-CALLERS = 200
-EACH = PROMPT + COMPLETION
-Reply = tuple[int, dict[str, str], bytes]
-
-MODELS = {name: name for name in ("good", "bad", "silent", "held")}
+LEDGER = "ledger.sqlite"
 
 
 @pytest.fixture
 def redis() -> Iterator[Server]:
     with running_server() as server:
         yield server
-
-
-def make_key(folder: Path, **limits: Any) -> str:
-    """A key of these limits in the ledger of a folder; its text."""
-    plain, key = new_key(secrets.token_bytes, "test")
-    database = open_database(str(folder / "ledger.sqlite"))
-    save_key(database, structs.replace(key, **limits))
-    database.close()
-    return plain
-
-
-def config(folder: Path, url: str, gateway: str = "", more: str = "") -> str:
-    models = json.dumps(MODELS).replace(":", " =")
-    return f"""
-[gateway]
-port = 0
-{gateway}
-[ledger]
-url = "{folder / "ledger.sqlite"}"
-[providers.up]
-protocol = "openai"
-url = "{url}/v1"
-api_key = "demo"
-models = {models}
-{more}
-"""
-
-
-def body_of(model: str, **fields: Any) -> bytes:
-    messages = [{"role": "user", "content": "What?"}]
-    return json.dumps({"model": model, "messages": messages, "max_tokens": COMPLETION, **fields}).encode()
-
-
-async def ask(served: Program, key: str, model: str = "up/good", **fields: Any) -> Reply:
-    head = f"authorization: Bearer {key}\r\n"
-    return await raw(served.url, "POST", "/v1/chat/completions", body_of(model, **fields), head)
-
-
-async def crowd(asking: Callable[[], Awaitable[Reply]]) -> list[Reply]:
-    return await asyncio.gather(*[asking() for _ in range(CALLERS)])
 
 
 async def until_used_up(served: Program, key: str) -> list[Reply]:
@@ -80,18 +32,6 @@ async def until_used_up(served: Program, key: str) -> list[Reply]:
     return replies
 
 
-async def metric(served: Program, name: str) -> float:
-    _, _, text = await raw(served.url, "GET", "/metrics")
-    line = next(line for line in text.decode().splitlines() if line.startswith(name + " "))
-    return float(line.split()[1])
-
-
-async def until_metric(served: Program, name: str, value: float) -> None:
-    async with asyncio.timeout(30):
-        while await metric(served, name) != value:  # noqa: ASYNC110 - another program's figures
-            await asyncio.sleep(0.02)
-
-
 def assert_refused(reply: Reply, code: str, seconds: int) -> None:
     """It is a refusal by the key's limit, with hints of when to ask again."""
     status, headers, body = reply
@@ -101,8 +41,8 @@ def assert_refused(reply: Reply, code: str, seconds: int) -> None:
 
 
 async def test_requests_a_minute(tmp_path: Path) -> None:
-    key = make_key(tmp_path, requests_per_minute=100)
-    async with Upstream(0.02) as upstream, program(tmp_path, config(tmp_path, upstream.url)) as served:
+    key, _ = make_key(tmp_path / LEDGER, requests_per_minute=100)
+    async with Upstream(0.02) as upstream, program(tmp_path, config(tmp_path / LEDGER, upstream.url)) as served:
         replies = await crowd(lambda: ask(served, key))
         answered = [reply for reply in replies if reply[0] == 200]
         refused = [reply for reply in replies if reply[0] != 200]
@@ -120,8 +60,8 @@ async def test_requests_a_minute(tmp_path: Path) -> None:
 
 
 async def test_tokens_a_minute_are_reserved_before_and_settled_after(tmp_path: Path) -> None:
-    key = make_key(tmp_path, tokens_per_minute=20_000)
-    async with Upstream(0.01) as upstream, program(tmp_path, config(tmp_path, upstream.url)) as served:
+    key, _ = make_key(tmp_path / LEDGER, tokens_per_minute=20_000)
+    async with Upstream(0.01) as upstream, program(tmp_path, config(tmp_path / LEDGER, upstream.url)) as served:
         # Those that fail and those whose caller goes away have used nothing, and give all of it back.
         failed = await crowd(lambda: ask(served, key, "up/bad"))
         assert {status for status, _, _ in failed} == {500}
@@ -141,8 +81,8 @@ async def test_tokens_a_minute_are_reserved_before_and_settled_after(tmp_path: P
 
 
 async def test_an_answer_that_would_not_fit_is_not_begun(tmp_path: Path) -> None:
-    key = make_key(tmp_path, tokens_per_minute=20_000)
-    async with Upstream() as upstream, program(tmp_path, config(tmp_path, upstream.url)) as served:
+    key, _ = make_key(tmp_path / LEDGER, tokens_per_minute=20_000)
+    async with Upstream() as upstream, program(tmp_path, config(tmp_path / LEDGER, upstream.url)) as served:
         # Each may take 6,000 tokens, as its caller says, and takes 50.
         waiting = [asyncio.ensure_future(ask(served, key, "up/held", max_tokens=6000)) for _ in range(CALLERS)]
         await upstream.until_active(3)
@@ -159,8 +99,8 @@ async def test_an_answer_that_would_not_fit_is_not_begun(tmp_path: Path) -> None
 
 
 async def test_answers_at_once(tmp_path: Path) -> None:
-    key = make_key(tmp_path, streams=20)
-    async with Upstream() as upstream, program(tmp_path, config(tmp_path, upstream.url)) as served:
+    key, _ = make_key(tmp_path / LEDGER, streams=20)
+    async with Upstream() as upstream, program(tmp_path, config(tmp_path / LEDGER, upstream.url)) as served:
         for _ in range(2):
             waiting = [asyncio.ensure_future(ask(served, key, "up/held", stream=True)) for _ in range(CALLERS)]
             held = set(waiting)
@@ -184,13 +124,6 @@ async def test_answers_at_once(tmp_path: Path) -> None:
         await until_let_in(served, key)
 
 
-async def opened(served: Program, key: str) -> Stream:
-    head = f"authorization: Bearer {key}\r\n"
-    stream = await Stream.open(served.url, "POST", "/v1/chat/completions", body_of("up/held", stream=True), head)
-    assert stream.status == 200
-    return stream
-
-
 async def until_let_in(served: Program, key: str) -> None:
     """What callers have heard the end of ends in the gateway a moment later."""
     async with asyncio.timeout(30):
@@ -200,94 +133,78 @@ async def until_let_in(served: Program, key: str) -> None:
 
 async def test_a_budget(tmp_path: Path) -> None:
     # The month's is for the case that a day begins while the test runs.
-    key = make_key(tmp_path, budget_day=10.0, budget_month=10.0)
+    key, _ = make_key(tmp_path / LEDGER, budget_day=10.0, budget_month=10.0)
     prices = '[prices."up/*"]\ninput = 1000\noutput = 1000'
     async with Upstream(0.01) as upstream:
-        async with program(tmp_path, config(tmp_path, upstream.url, more=prices)) as served:
+        async with program(tmp_path, config(tmp_path / LEDGER, upstream.url, more=prices)) as served:
             replies = await until_used_up(served, key)
             assert 9.5 <= upstream.tokens * 0.001 <= 10
             for reply in replies:
                 assert_refused(reply, "insufficient_quota", 31 * 86_400)
         # Started again, it knows from the ledger what was spent.
-        async with program(tmp_path, config(tmp_path, upstream.url, more=prices)) as served:
+        async with program(tmp_path, config(tmp_path / LEDGER, upstream.url, more=prices)) as served:
             await until_used_up(served, key)
             assert 9.5 <= upstream.tokens * 0.001 <= 10
 
 
 async def test_two_workers_hold_one_limit(tmp_path: Path, redis: Server) -> None:
-    key = make_key(tmp_path, requests_per_minute=100)
+    key, _ = make_key(tmp_path / LEDGER, requests_per_minute=100)
     table = f'workers = 2\nstate = "{redis.url}"'
-    async with Upstream(0.02) as upstream, program(tmp_path, config(tmp_path, upstream.url, table)) as served:
+    async with Upstream(0.02) as upstream, program(tmp_path, config(tmp_path / LEDGER, upstream.url, table)) as served:
         replies = await crowd(lambda: ask(served, key))
         assert {status for status, _, _ in replies} == {200, 429}
         assert 95 <= upstream.asked["good"] <= 100
         assert all(status == 429 for status, _, _ in await crowd(lambda: ask(served, key)))
         assert upstream.asked["good"] <= 100
-    with sqlite3.connect(tmp_path / "ledger.sqlite") as rows:
+    with sqlite3.connect(tmp_path / LEDGER) as rows:
         workers = rows.execute("SELECT worker, count(*) FROM anychat_requests GROUP BY worker").fetchall()
     assert len(workers) == 2
     assert sum(number for _, number in workers) == 2 * CALLERS
 
 
 async def test_two_workers_hold_one_limit_of_tokens_and_streams(tmp_path: Path, redis: Server) -> None:
-    key = make_key(tmp_path, tokens_per_minute=10_000, streams=20)
+    key, _ = make_key(tmp_path / LEDGER, tokens_per_minute=10_000, streams=20)
     table = f'workers = 2\nstate = "{redis.url}"'
-    async with Upstream(0.01) as upstream, program(tmp_path, config(tmp_path, upstream.url, table)) as served:
+    async with Upstream(0.01) as upstream, program(tmp_path, config(tmp_path / LEDGER, upstream.url, table)) as served:
         await until_used_up(served, key)
         assert 0.95 * 10_000 <= upstream.tokens <= 10_000
         assert upstream.most <= 20
 
 
 async def test_two_workers_with_limits_and_nothing_shared_do_not_start(tmp_path: Path) -> None:
-    make_key(tmp_path, requests_per_minute=100)
-    served = await start(tmp_path, config(tmp_path, "http://127.0.0.1:9", "workers = 2"))
+    make_key(tmp_path / LEDGER, requests_per_minute=100)
+    served = await start(tmp_path, config(tmp_path / LEDGER, "http://127.0.0.1:9", "workers = 2"))
     assert await served.ended() != 0
     assert "each worker would count for itself" in served.output
     assert 'gateway.state = "redis://..."' in served.output
 
 
 async def test_two_workers_and_keys_without_limits_start(tmp_path: Path) -> None:
-    key = make_key(tmp_path)
+    key, _ = make_key(tmp_path / LEDGER)
     async with Upstream() as upstream:
-        async with program(tmp_path, config(tmp_path, upstream.url, "workers = 2")) as served:
+        async with program(tmp_path, config(tmp_path / LEDGER, upstream.url, "workers = 2")) as served:
             assert (await ask(served, key))[0] == 200
             assert (await ask(served, "ak-another"))[0] == 401
             # A limit that comes while they run cannot be refused any more, but it is said.
-            make_key(tmp_path, requests_per_minute=5)
+            make_key(tmp_path / LEDGER, requests_per_minute=5)
             await served.wait_for("each worker counts for itself", 2)
 
 
 async def test_a_state_server_killed_in_mid_load(tmp_path: Path, redis: Server) -> None:
-    key = make_key(tmp_path, requests_per_minute=100_000, tokens_per_minute=100_000_000, streams=1000)
+    key, _ = make_key(tmp_path / LEDGER, requests_per_minute=100_000, tokens_per_minute=100_000_000, streams=1000)
     async with Upstream(0.001) as upstream:
-        async with program(tmp_path, config(tmp_path, upstream.url, f'state = "{redis.url}"')) as served:
-            stop = asyncio.Event()
-            statuses: list[int] = []
-
-            async def load() -> None:
-                while not stop.is_set():
-                    statuses.append((await ask(served, key))[0])
-
-            async def more() -> None:
-                """As many answers as there are callers."""
-                wanted = len(statuses) + 20
-                async with asyncio.timeout(30):
-                    while len(statuses) < wanted:  # noqa: ASYNC110 - answers have no event to wait for
-                        await asyncio.sleep(0.01)
-
-            loading = [asyncio.ensure_future(load()) for _ in range(10)]
-            await until_metric(served, "anychat_state_healthy", 1)
-            await more()
-            for _ in range(2):
-                redis.kill()
-                await until_metric(served, "anychat_state_healthy", 0)
-                await more()
-                redis.start()
-                await until_metric(served, "anychat_state_healthy", 1)
-                await more()
-            stop.set()
-            await asyncio.gather(*loading)
-            assert set(statuses) == {200}
-            assert len(statuses) == upstream.answered["good"]
+        async with program(tmp_path, config(tmp_path / LEDGER, upstream.url, f'state = "{redis.url}"')) as served:
+            async with Load(served, 10, key) as load:
+                await until_metric(served, "anychat_state_healthy", lambda value: value == 1)
+                await load.more()
+                for _ in range(2):
+                    redis.kill()
+                    await until_metric(served, "anychat_state_healthy", lambda value: value == 0)
+                    await load.more()
+                    redis.start()
+                    await until_metric(served, "anychat_state_healthy", lambda value: value == 1)
+                    await load.more()
+            assert load.statuses == {200}
+            assert len(load.answered) == upstream.answered["good"]
             assert "is lost" in served.output
             assert "is back" in served.output
