@@ -25,6 +25,7 @@ __all__ = [
     "Server",
     "free_port",
     "gateway_command",
+    "gateway_key",
     "missing_tools",
     "nginx_command",
     "served",
@@ -178,17 +179,42 @@ def nginx_command(folder: Path, port: int, to: int | None = None, *, streams: bo
     return [shutil.which("nginx") or "nginx", "-c", str(file), "-e", str(folder / f"{name}-start.log")]
 
 
-def gateway_command(folder: Path, port: int, upstream: int, *, workers: int = 1, loop: str = "") -> list[str]:
-    """`anychat serve` with one provider, the upstream at a port; requests are not logged, as with nginx.
+def gateway_command(
+    folder: Path,
+    port: int,
+    upstream: int,
+    *,
+    workers: int = 1,
+    loop: str = "",
+    ledger: bool = True,
+    route: bool = True,
+) -> list[str]:
+    """`anychat serve` before the upstream at a port; requests are not logged, as with nginx.
 
-    The loop "asyncio" hides uvloop from it.
+    The model is a route with two targets, and each request is written into a ledger of its own, unless told
+    otherwise. The loop "asyncio" hides uvloop from it.
     """
     file = folder / f"anychat-{port}.toml"
-    file.write_text(
-        f'[gateway]\nport = {port}\nworkers = {workers}\n[gateway.log]\nlevel = "warning"\n'
-        f'[providers.upstream]\nprotocol = "openai"\nurl = "http://127.0.0.1:{upstream}/v1"\nmodels = ["gpt-4o"]\n',
-        encoding="utf-8",
-    )
+    lines = [
+        f'[gateway]\nport = {port}\nworkers = {workers}\n[gateway.log]\nlevel = "warning"',
+        f'[ledger]\nurl = "{folder / f"ledger-{port}.sqlite" if ledger else "off"}"',
+        *(
+            f'[providers.{name}]\nprotocol = "openai"\nurl = "http://127.0.0.1:{upstream}/v1"\nmodels = ["gpt-4o"]'
+            for name in (("upstream", "second") if route else ("upstream",))
+        ),
+    ]
+    if route:
+        lines.append('[routes.gpt-4o]\ntargets = ["upstream/gpt-4o", "second/gpt-4o"]\nrecover = "resume"')
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     hide = "import sys; sys.modules['uvloop'] = None; " if loop == "asyncio" else ""
     start = f"{hide}from anychat.cli import main; main()"
     return [sys.executable, "-c", start, "serve", "--config", str(file)]
+
+
+def gateway_key(folder: Path, port: int, *, limits: bool = False) -> str:
+    """A caller's key of that gateway, which must have a ledger; with limits, they are such that nobody reaches them."""
+    file = folder / f"anychat-{port}.toml"
+    start = "from anychat.cli import main; main()"
+    more = ["--rpm", "1000000000", "--tpm", "1000000000000", "--streams", "100000"] if limits else []
+    command = [sys.executable, "-c", start, "keys", "add", "bench", *more, "--config", str(file)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
