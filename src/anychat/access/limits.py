@@ -168,11 +168,6 @@ class Limiter:
             self.let_go(plan.streams, holder)
         return self._admitted(plan, wants, outcome, holder)
 
-    def admit_free(self, key: Key, model: str) -> Admission:
-        """Let a question in by a key without limits. Raises `AuthError` and `Refused`."""
-        plan, _ = self._checked(key, model)
-        return Admission(self, plan, (), _NOTHING, "")
-
     def let_go(self, streams: str, holder: str) -> None:
         """End a stream's lease."""
         self._held.pop((streams, holder), None)

@@ -89,8 +89,6 @@ class Callers:
 
         Raises `AuthError`, `Refused` and `RateLimited` (`LimitReached`).
         """
-        if not key.limited:
-            return self.limiter.admit_free(key, peek.model)
         tokens = _question_tokens(body)
         answer = _answer_tokens(peek, key) if answered else 0
         cost = None

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from anychat.access.keys import check_model
 from anychat.chat import ChatRequest
 from anychat.errors import AnychatError, BadRequest, ModelNotFound, ProviderUnavailable
 from anychat.gateway.answering import Answering
@@ -280,9 +281,12 @@ class Gateway:
         """The plan for what is asked, if the caller's key allows it. Raises `ModelNotFound` and what `admit` does."""
         visit.model = peek.model
         plan = self.targets.plan(peek.model)
-        if visit.key is not None:
-            admission = visit.admission = await self.callers.admit(visit.key, peek, plan, body, answered=answered)
-            visit.headers += admission.headers()
+        key = visit.key
+        if key is not None:
+            check_model(key, peek.model)
+            if key.limited:
+                admission = visit.admission = await self.callers.admit(key, peek, plan, body, answered=answered)
+                visit.headers += admission.headers()
         return plan
 
     async def _count_tokens(self, visit: Visit, body: bytes) -> None:
