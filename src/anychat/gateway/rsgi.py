@@ -53,6 +53,7 @@ class _Request:
         "_body_seconds",
         "_pending",
         "_proto",
+        "_read",
         "_stream",
         "_task",
         "_timer",
@@ -79,6 +80,7 @@ class _Request:
         self._stream: _Stream | None = None
         self._body_seconds: float | None = None
         self._too_slow = False
+        self._read = False
 
     async def body(self, limit: int, seconds: float) -> bytes:
         length = self.headers.get("content-length")
@@ -97,6 +99,7 @@ class _Request:
         except RSGIProtocolClosed as error:
             raise ConnectionResetError("the caller went away") from error
         self._body_seconds = None
+        self._read = True
         return data
 
     async def _pieces(self, limit: int) -> bytes:
@@ -111,7 +114,17 @@ class _Request:
         return b"".join(pieces)
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
-        self._proto.response_bytes(status, headers, body)
+        if self._read or not self._sends_body():
+            self._proto.response_bytes(status, headers, body)
+        else:
+            # The server closes the connection only when its side of the body goes before the answer's end.
+            # So the answer ends after this object has let go of it, see `end`.
+            self._stream = _Stream(self._proto.response_stream(status, headers))
+            await self._stream.write(body)
+
+    def _sends_body(self) -> bool:
+        headers = self.headers
+        return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
     async def stream(self, status: int, headers: Headers) -> "_Stream":
         self._watch()
@@ -156,8 +169,13 @@ class _Request:
             self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
+        self._proto = None
         if self._stream is not None:
-            self._stream.end()
+            if self._read:
+                self._stream.end()
+            else:
+                # Once the server, too, has let go of the request.
+                asyncio.get_running_loop().call_soon(self._stream.end)
 
 
 class _Stream:
