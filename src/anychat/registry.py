@@ -151,10 +151,13 @@ def endpoint(url: str, protocol: str, *, api_key: str = "", **options: object) -
     return Site(name=name, url=url, protocol=configured(protocol, options), api_key=api_key)
 
 
-def configured(protocol: str, options: Mapping[str, object]) -> ChatProtocol:
-    """A protocol with its options; those of a recipe's file are read here. Raises `ConfigError`."""
+def configured(protocol: str, options: Mapping[str, object], environ: Mapping[str, str] | None = None) -> ChatProtocol:
+    """A protocol with its options; those of a recipe's file are read here, with the variables of `environ`.
+
+    They are those of the process by default. Raises `ConfigError`.
+    """
     if protocol != "recipe":
         return create(protocol, dict(options))
     from anychat.recipes.files import with_file
 
-    return create(protocol, with_file(options))
+    return create(protocol, with_file(options, environ))

@@ -21,6 +21,8 @@ from anychat.discover import discover as discover_page
 from anychat.discovery import Findings, Found, Page, Traffic, from_traffic, recognise
 from anychat.discovery.sight import is_address
 from anychat.errors import AnychatError, AssistantGone, AuthError, ConfigError, ContextTooLong
+from anychat.recipes.draft import Draft
+from anychat.recipes.traffic import Exchange
 from anychat.transport import TransportOptions, create
 from anychat.wire import Request
 
@@ -37,6 +39,10 @@ class Look(Struct, frozen=True):
 
     findings: Findings
     unknown: tuple[Traffic, ...] = ()
+    recorded: tuple[Exchange, ...] = ()
+    """What a recipe may be made of; one of a command has no answer."""
+    draft: Draft | None = None
+    """The recipe behind a finding of the protocol `recipe`."""
 
 
 class _Way(Struct, frozen=True, kw_only=True):
@@ -66,6 +72,16 @@ class _Way(Struct, frozen=True, kw_only=True):
     metavar="FILE",
     help="The configuration for --save; else the one in force, or ./anychat.toml.",
 )
+@click.option(
+    "--question", "asked", default="", metavar="TEXT", help="What was asked in unknown traffic; else it is guessed."
+)
+@click.option(
+    "--answer",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    metavar="FILE",
+    help="The response to a curl command of an unknown chat, so that it is not run.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: `found` has all assistants, none is an empty list.")
 @click.option("--crawl", is_flag=True, help="Look at the pages linked from it too, two links deep, heeding robots.txt.")
 @click.option(
@@ -90,6 +106,8 @@ def discover(
     bot: str | None,
     name: str | None,
     file: Path | None,
+    asked: str,
+    answer: Path | None,
     as_json: bool,
     crawl: bool,
     api_key: str | None,
@@ -98,11 +116,12 @@ def discover(
     ca: str | None,
     insecure: bool,
 ) -> None:
-    """Find the chat assistants of a page.
+    """Find the chat assistants of a page, and ask them.
 
     TARGET is an address, a saved page (.html), a HAR file of a browser's network tab, a curl command
-    copied there (as one argument, or in a file), or - for one of these on standard input. Nothing is
-    asked of an assistant without --try.
+    copied there (as one argument, or in a file), or - for one of these on standard input. Traffic with
+    an unknown chat gives a recipe. Nothing is asked of an assistant without --try, but a copied
+    question to an unknown chat is run once, to see its answer.
 
     \b
     anychat discover https://shop.example/help
@@ -112,7 +131,7 @@ def discover(
     options = TransportOptions(proxy=proxy, verify=False if insecure else ca or True)
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     way = _Way(options=options, user_agent=user_agent or "", crawl=2 if crawl else 0, headers=headers)
-    look = asyncio.run(look_at(target, way))
+    look = asyncio.run(_look_and_infer(target, way, bot, asked, answer))
     findings = _chosen(look.findings, bot)
     if (question is not None or name is not None) and not findings.found:
         raise AssistantGone(_nothing(findings), missing="assistant")
@@ -121,7 +140,8 @@ def discover(
         print_findings(findings, len(look.unknown))
     if question is not None:
         _check_question(findings.found[0], question, accept_consent)
-        asking = _ask(findings.found[0], question, options, api_key, show=not as_json)
+        found = findings.found[0]
+        asking = _ask(found, _row_to_ask(found, look), question, options, api_key, show=not as_json)
         tried = asyncio.run(asking)
         findings = _with_outcome(findings, tried)
     if as_json:
@@ -129,7 +149,7 @@ def discover(
     elif question is None:
         print_findings(findings, len(look.unknown))
     if name is not None:
-        _save(findings.found[0], name, file)
+        _save(findings.found[0], name, file, look)
     if tried is not None and tried.error is not None:
         raise tried.error
 
@@ -152,7 +172,9 @@ async def look_at(target: str, way: _Way) -> Look:
     if data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
         from anychat.recipes.har import read_har
 
-        return of_exchanges([Traffic(one.request, one.head, one.body) for one in read_har(data)])
+        recorded = tuple(read_har(data))
+        look = of_exchanges([Traffic(one.request, one.head, one.body) for one in recorded])
+        return structs.replace(look, recorded=recorded)
     return Look(structs.replace(recognise(Page("", data), now=None), wanted=()))
 
 
@@ -167,8 +189,44 @@ async def _of_curl(request: Request, way: _Way) -> Look:
     if request.method in ("GET", "HEAD") and not request.body:
         headers = {name: value for name, value in request.headers.items() if name in _KEPT_HEADERS} | way.headers
         agent = way.user_agent or request.headers.get("user-agent", "")
-        return Look(await _fetched(request.url, structs.replace(way, user_agent=agent, headers=headers)))
-    return of_exchanges([Traffic(request)])
+        findings = await _fetched(request.url, structs.replace(way, user_agent=agent, headers=headers))
+        return Look(findings, recorded=(Exchange(request=request),))
+    return structs.replace(of_exchanges([Traffic(request)]), recorded=(Exchange(request=request),))
+
+
+async def _look_and_infer(target: str, way: _Way, bot: str | None, asked: str, answer: Path | None) -> Look:
+    """What a target shows; of traffic without a known assistant, or with --bot recipe, the recipe that it gives."""
+    look = await look_at(target, way)
+    if not look.recorded or (look.findings.found and bot != "recipe"):
+        return look
+    from anychat.cli.inferred import found_recipe
+
+    try:
+        draft = await _inferred(look.recorded, asked, answer, way.options)
+    except AnychatError as error:
+        hints = (*look.findings.hints, f"no recipe can be made of it: {error}")
+        return structs.replace(look, findings=structs.replace(look.findings, hints=hints))
+    if draft is None:
+        return look
+    found = (*look.findings.found, found_recipe(draft))
+    # What of the traffic the recipe does not need, it says itself.
+    return structs.replace(look, findings=structs.replace(look.findings, found=found), unknown=(), draft=draft)
+
+
+async def _inferred(
+    recorded: tuple[Exchange, ...], asked: str, answer: Path | None, way: TransportOptions
+) -> Draft | None:
+    """The recipe of what was recorded; None for a command that asks nothing. Raises `AnychatError` for other."""
+    from anychat.cli.recipe import draft_of_request
+    from anychat.recipes.infer import infer
+    from anychat.recipes.question import may_ask
+
+    (first, *others) = recorded
+    if others or first.head is not None:
+        return infer(list(recorded), asked)
+    if not may_ask(first.request, asked):
+        return None
+    return await draft_of_request(first.request, asked, None if answer is None else _read(str(answer)), way)
 
 
 async def _fetched(url: str, way: _Way) -> Findings:
@@ -196,7 +254,7 @@ def _read(target: str) -> bytes:
 def _chosen(findings: Findings, bot: str | None) -> Findings:
     if bot is None or not findings.found:
         return findings
-    fitting = tuple(one for one in findings.found if one.fits(bot))
+    fitting = tuple(one for one in findings.found if one.fits(bot) or (not one.bot and one.protocol == bot))
     if not fitting:
         there = ", ".join(one.bot or one.protocol for one in findings.found)
         raise ConfigError(f"--bot {bot}: no assistant of this page has that id; there are: {there}")
@@ -230,9 +288,19 @@ def _check_question(found: Found, question: str, accept_consent: bool) -> None:
         raise ContextTooLong(f"the question has {length} {unit}, and the site takes {found.limit.most} at most")
 
 
-async def _ask(found: Found, question: str, way: TransportOptions, api_key: str | None, *, show: bool) -> _Tried:
-    """Ask through the ordinary session of the row that was found."""
-    row = dict(found.row)
+def _row_to_ask(found: Found, look: Look) -> dict[str, Any]:
+    """The row that is asked: that of a recipe with the recorded secrets."""
+    if found.protocol != "recipe" or look.draft is None:
+        return dict(found.row)
+    from anychat.cli.inferred import with_secrets
+
+    return found.row | with_secrets(look.draft)
+
+
+async def _ask(
+    found: Found, row: dict[str, Any], question: str, way: TransportOptions, api_key: str | None, *, show: bool
+) -> _Tried:
+    """Ask through the ordinary session of a row; what it has beside the protocol's options is taken out of it."""
     models = row.pop("models", None)
     model = row.pop("default_model", "") or (models[0] if models else "")
     url, protocol = row.pop("url"), row.pop("protocol")
@@ -275,9 +343,16 @@ def _with_outcome(findings: Findings, tried: _Tried) -> Findings:
     return structs.replace(findings, found=(first, *findings.found[1:]))
 
 
-def _save(found: Found, name: str, file: Path | None) -> None:
+def _save(found: Found, name: str, file: Path | None, look: Look) -> None:
     place = file or find_config() or Path("anychat.toml")
-    add_provider(place, name, found.row)
+    if found.protocol == "recipe" and look.draft is not None:
+        from anychat.cli.inferred import save_recipe
+
+        print_row(f"{save_recipe(place, name, look.draft, found.models)}: has the recipe now; look it over")
+        for variable, meaning in look.draft.variables.items():
+            print_row(f"set the environment variable {variable} before it is used: {meaning}")
+    else:
+        add_provider(place, name, found.row)
     print_row(f"{place}: has [providers.{name}] now; ask it as {name}/MODEL through `anychat serve`")
 
 

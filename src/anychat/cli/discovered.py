@@ -102,7 +102,23 @@ def _lines(found: Found) -> Iterator[tuple[str, str]]:
         yield "missing", f"{missing.kind}: {missing.text}"
     for evidence in found.evidence:
         yield "seen", f"{evidence.where}: {evidence.says}"
-    yield "row", ", ".join(f"{key} = {value!r}" for key, value in found.row.items())
+    if found.protocol == "recipe":
+        yield from _inferred_lines(found)
+    # A recipe's tables are no line to read: they are in the JSON, and in the file that --save writes.
+    row = {"protocol": "recipe", "url": found.row["url"]} if found.protocol == "recipe" else found.row
+    yield "row", ", ".join(f"{key} = {value!r}" for key, value in row.items())
+
+
+def _inferred_lines(found: Found) -> Iterator[tuple[str, str]]:
+    """How sure a recipe is that was made of traffic. Its module is loaded for such alone."""
+    from anychat.cli.inferred import FoundRecipe
+
+    if isinstance(found, FoundRecipe):
+        yield "sure", f"{found.sure:.0%}, as the least sure part"
+        for part in found.parts:
+            yield "part", f"{part.sure:.0%} {part.name}{f', {part.where}' if part.where else ''}: {part.reason}"
+        for ignored in found.ignored:
+            yield "ignored", f"{ignored.what}: {ignored.reason}"
 
 
 def _yes(value: bool | None) -> str:

@@ -1,7 +1,6 @@
 """`anychat recipe`: from recorded traffic to a recipe."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,21 +11,21 @@ import msgspec
 
 from anychat.chat import Delta
 from anychat.cli.failures import debug_option
+from anychat.cli.inferred import with_secrets
 from anychat.cli.render import for_output, printable
 from anychat.client import AsyncClient
 from anychat.errors import ConfigError
 from anychat.recipes.asking import run_once
 from anychat.recipes.curl import is_curl, parse_curl
 from anychat.recipes.draft import Draft
-from anychat.recipes.files import with_file
 from anychat.recipes.har import read_har
 from anychat.recipes.infer import infer
 from anychat.recipes.traffic import Exchange
-from anychat.recipes.writing import to_toml
+from anychat.recipes.writing import to_toml, write_recipe
 from anychat.transport import TransportOptions, create
-from anychat.wire import Head
+from anychat.wire import Head, Request
 
-__all__ = ["as_json", "draft_of", "is_traffic", "recipe", "try_draft"]
+__all__ = ["as_json", "draft_of", "draft_of_request", "is_traffic", "recipe", "try_draft"]
 
 
 @click.command()
@@ -56,7 +55,7 @@ def recipe(source: str, question: str, answer: Path | None, out: Path | None, tr
     """
     draft = asyncio.run(draft_of(source, question=question, answer=answer))
     if out is not None:
-        _write(out, to_toml(draft))
+        write_recipe(out, to_toml(draft), replace=True)
     if json_wanted:
         click.echo(msgspec.json.encode(as_json(draft)).decode())
     elif out is None:
@@ -88,16 +87,25 @@ async def draft_of(source: str, *, question: str = "", answer: Path | None = Non
     transport raises when the command is run.
     """
     data = _source(source)
-    text = data.decode("utf-8", "replace")
-    if not is_curl(text.removeprefix("\ufeff")):
-        if answer is not None:
-            raise ConfigError("--answer goes with a curl command; a HAR file has the answers in it")
-        return infer(read_har(data), question)
-    request = parse_curl(text.removeprefix("\ufeff"))
+    text = data.decode("utf-8", "replace").removeprefix("\ufeff")
+    if is_curl(text):
+        said = None if answer is None else _source(str(answer))
+        return await draft_of_request(parse_curl(text), question, said, TransportOptions())
+    if answer is not None:
+        raise ConfigError("--answer goes with a curl command; a HAR file has the answers in it")
+    return infer(read_har(data), question)
+
+
+async def draft_of_request(request: Request, question: str, answer: bytes | None, way: TransportOptions) -> Draft:
+    """The recipe of one request. Without its answer it is run once. Raises as `draft_of`."""
     if answer is not None:
         head = Head(200, {}, (), request.url)
-        return infer([Exchange(request=request, head=head, body=_source(str(answer)))], question)
-    exchanges = await run_once(request, create(TransportOptions()))
+        return infer([Exchange(request=request, head=head, body=answer)], question)
+    transport = create(way)
+    try:
+        exchanges = await run_once(request, transport)
+    finally:
+        await transport.aclose()
     head_now = exchanges[-1].head
     if head_now is not None and head_now.status >= 400:
         text = exchanges[-1].body[:200].decode("utf-8", "replace")
@@ -110,17 +118,9 @@ async def draft_of(source: str, *, question: str = "", answer: Path | None = Non
 
 async def try_draft(draft: Draft, question: str) -> str:
     """The answer to a question that the recipe asks, with the recorded secrets. Raises what asking raises."""
-    async with AsyncClient(base_url=draft.url, protocol="recipe", **_with_secrets(draft)) as client:
+    async with AsyncClient(base_url=draft.url, protocol="recipe", **with_secrets(draft)) as client:
         events = client.events(model="", messages=[{"role": "user", "content": question}])
         return "".join([event.text async for event in events if isinstance(event, Delta)])
-
-
-def _with_secrets(draft: Draft) -> dict[str, Any]:
-    text = msgspec.json.encode(draft.options).decode()
-    for name, value in draft.secrets.items():
-        text = text.replace(f"${{{name}}}", msgspec.json.encode(value).decode()[1:-1])
-    options: dict[str, Any] = msgspec.json.decode(text)
-    return with_file(options)
 
 
 def as_json(draft: Draft) -> dict[str, Any]:
@@ -155,12 +155,3 @@ def _source(source: str) -> bytes:
         return Path(source).read_bytes()
     except OSError as error:
         raise ConfigError(f"{source}: {error.strerror or error}") from error
-
-
-def _write(file: Path, text: str) -> None:
-    """Write the file; only its owner may read it, since recipes may hold what their owner wrote into them."""
-    try:
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as opened:
-            opened.write(text)
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror or error}") from error

@@ -16,9 +16,10 @@ from anychat.errors import ConfigError
 __all__ = ["add_provider", "provider_toml"]
 
 
-def add_provider(file: Path, name: str, row: Mapping[str, Any]) -> None:
+def add_provider(file: Path, name: str, row: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> None:
     """Write `[providers.NAME]` at the end of the file, which is made (mode 0600) when it is not there.
 
+    `environ` has the variables that the row is checked with, by default those of the process.
     Raises `ConfigError` when a provider of this name stands there already, when the row would not be read
     again, or when the file cannot be written; the file is then as it was.
     """
@@ -36,7 +37,7 @@ def add_provider(file: Path, name: str, row: Mapping[str, Any]) -> None:
     try:
         with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as opened:
             opened.write(before + gap + provider_toml(name, row).encode())
-        _check(made, name)
+        _check(made, name, environ)
         os.replace(made, file)
     except OSError as error:
         raise ConfigError(f"{file}: cannot be written: {error.strerror or error}") from error
@@ -58,12 +59,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _check(file: Path, name: str) -> None:
+def _check(file: Path, name: str, environ: Mapping[str, str] | None) -> None:
     """Raises `ConfigError` for the first mistake that the new table has; other tables are not its business."""
     from anychat.configuration.problems import InvalidSettings
 
     try:
-        Settings.load(file)
+        Settings.load(file, environ)
     except InvalidSettings as error:
         table = dotted(("providers", name))
         for problem in error.problems:

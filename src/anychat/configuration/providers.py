@@ -199,7 +199,7 @@ class _ProviderCheck:
         if protocol == PAGE:
             return
         try:
-            configured(protocol, self._inherited() | good)
+            configured(protocol, self._inherited() | good, self._environ)
             if protocol == "recipe" and not ("recipe" in good or "request" in good):
                 self._problem(("recipe",), "is missing: the file of the recipe, or a table [request] here")
         except ConfigError as error:

@@ -8,8 +8,9 @@ from msgspec import Struct
 
 from anychat.recipes.answers import FoundAnswer, find_answer, human
 from anychat.recipes.traffic import Exchange, Path, Written, at, key_of, leaves, written
+from anychat.wire import Request
 
-__all__ = ["Chat", "find_chat", "is_noise"]
+__all__ = ["Chat", "find_chat", "is_noise", "may_ask"]
 
 _KEYS = re.compile(
     r"^(message|messages|msg|prompt|question|query|q|text|input|content|new_?message|user_?(input|message|text|prompt)|"
@@ -55,6 +56,11 @@ def is_noise(exchange: Exchange) -> str:
     if kind.startswith(("image/", "font/", "audio/", "video/")) or kind in ("text/css", "text/javascript"):
         return "a static file"
     return "asks only what is allowed (CORS)" if exchange.request.method == "OPTIONS" else ""
+
+
+def may_ask(request: Request, question: str = "") -> bool:
+    """Whether a request has a text in it that may be a question."""
+    return bool(_asked(written(request), question))
 
 
 def find_chat(exchanges: list[Exchange], question: str = "") -> Chat | None:

@@ -1,13 +1,16 @@
 """Recipes as TOML, with what was found out in comments."""
 
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from anychat.errors import ConfigError
 from anychat.recipes.draft import Draft
 
-__all__ = ["to_toml"]
+__all__ = ["to_toml", "write_recipe"]
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -23,6 +26,21 @@ def to_toml(draft: Draft) -> str:
         if table := draft.options.get(name):
             lines += _tables(name, table, draft)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def write_recipe(file: Path, text: str, *, replace: bool) -> None:
+    """Write the file; only its owner may read it, since recipes may hold what their owner wrote into them.
+
+    Raises `ConfigError` when it cannot be written, or is there already and is not to be replaced.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if replace else os.O_EXCL)
+    try:
+        with open(os.open(file, flags, 0o600), "w", encoding="utf-8") as opened:
+            opened.write(text)
+    except FileExistsError as error:
+        raise ConfigError(f"{file}: is there already; choose another name, or move it away") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror or error}") from error
 
 
 def _line(text: str) -> str:
