@@ -216,10 +216,6 @@ class Target:
         *,
         model: str,
         provider: str | None,
-        url: str | None,
-        bot: str,
-        accept_consent: bool,
-        fresh: bool,
         base_url: str | None,
         protocol: str | None,
         settings: tuple[str, ...],
@@ -232,6 +228,10 @@ class Target:
         impersonate: str | None,
         transport: str | None,
         lenient: bool,
+        url: str | None = None,
+        bot: str = "",
+        accept_consent: bool = False,
+        fresh: bool = False,
     ) -> None:
         self._way: dict[str, Any] = {
             "proxy": proxy,
