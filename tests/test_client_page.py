@@ -17,12 +17,12 @@ from anychat.demo.pages import PAGES, DemoPage, Outcome
 from anychat.demo.server import serve_in_thread
 from anychat.errors import (
     AnychatError,
-    AssistantGone,
     AuthError,
     ChallengeRequired,
     ConfigError,
     ConsentNeeded,
     ContextTooLong,
+    ProtocolDrift,
     StaleSession,
     TimedOut,
 )
@@ -285,7 +285,7 @@ async def test_a_site_that_goes_on_refusing_is_looked_at_once(demo: Demo, monkey
 
     monkeypatch.setattr(session, "find", counted)
     for _ in range(3):
-        with pytest.raises(AssistantGone):
+        with pytest.raises(ProtocolDrift):
             await _text(client)
     assert len(looks) == 1
 
