@@ -56,9 +56,11 @@ async def everything() -> AsyncGenerator[MemoryTransport, None]:
         yield MemoryTransport(AsgiApp(gateway))
 
 
-async def ask(transport: MemoryTransport, path: str, body: Any = None) -> tuple[Head, bytes]:
+async def ask(
+    transport: MemoryTransport, path: str, body: Any = None, headers: dict[str, str] | None = None
+) -> tuple[Head, bytes]:
     data = b"" if body is None else json.dumps(body).encode()
-    request = Request("GET" if body is None else "POST", f"http://gateway{path}", body=data)
+    request = Request("GET" if body is None else "POST", f"http://gateway{path}", headers or {}, data)
     exchange = await transport.send(request, Timeouts())
     try:
         return exchange.head, await read(exchange, 1 << 24)
@@ -144,7 +146,7 @@ async def test_headers_are_those_of_the_code(everything: MemoryTransport) -> Non
     head, _ = await ask(everything, "/v1/chat/completions", body)
     assert {name for name in head.headers if name not in ("content-type", "content-length")} <= told
     limited = {**body, "model": "openai/fault:429-retry-after=9"}
-    head, _ = await ask(everything, "/v1/chat/completions", limited)
+    head, _ = await ask(everything, "/v1/chat/completions", limited, {"x-anychat-debug": "1"})
     seen = {*head.headers, "x-anychat-degraded", "server-timing"}
     assert told <= seen, "a header is told that does not come"
     assert head.headers["retry-after"] == "9"
