@@ -12,9 +12,9 @@ from anychat.cli.render import printable
 from anychat.configuration import InvalidSettings, Problem, Settings
 from anychat.configuration.shown import show, show_toml
 
-__all__ = ["check", "config", "load_settings", "show_settings"]
+__all__ = ["check", "config", "config_option", "load_settings", "show_settings"]
 
-_FILE = click.option(
+config_option = click.option(
     "-c",
     "--config",
     "file",
@@ -23,6 +23,7 @@ _FILE = click.option(
     metavar="FILE",
     help="The configuration; else ANYCHAT_CONFIG, ./anychat.toml, or that of the user's config folder.",
 )
+"""The option that names the configuration, as `file`."""
 
 
 @click.group("config", invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,7 +37,7 @@ def config(ctx: click.Context) -> None:
 
 
 @config.command("check")
-@_FILE
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of file, line, key and text.")
 @debug_option
 @click.pass_context
@@ -53,7 +54,7 @@ def check(ctx: click.Context, file: Path | None, as_json: bool) -> None:
 
 
 @config.command("show")
-@_FILE
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of key, value and source.")
 @debug_option
 def show_settings(file: Path | None, as_json: bool) -> None:
