@@ -12,8 +12,9 @@ from anychat.chat import Event
 from anychat.errors import AnychatError
 from anychat.gateway.http import Writer
 from anychat.gateway.question import Question
-from anychat.gateway.streams import EventStream, Stream
+from anychat.gateway.streams import EventStream, RelayedStream, Stream
 from anychat.gateway.surfaces.base import StreamEncoder
+from anychat.gateway.surfaces.responses import ResponseStream
 from anychat.gateway.visit import Visit
 from anychat.routing.journal import Attempt
 from anychat.routing.loop import first_token
@@ -44,6 +45,8 @@ class Rescue:
         self._question = question
         self._plan = plan
         self._answer = Resumption(stream.told() if question.resumes else ())
+        self._by_first = len(self._answer.told)
+        """So many of the events that were told came from the stream that broke."""
         self._seen = stream.seen
         self._broken = stream
         self.error = error
@@ -106,6 +109,10 @@ class Rescue:
         assert rest.asked is not None
         encoder = self._question.surface.stream(rest.asked, self._question.label(rest.attempt.target))
         encoder.open()
-        for event in self._answer.told:
+        for event in self._answer.told[: self._by_first]:
+            encoder.feed(event)
+        if isinstance(encoder, ResponseStream) and isinstance(self._broken, RelayedStream):
+            encoder.go_on_from(self._broken.sent)
+        for event in self._answer.told[self._by_first :]:
             encoder.feed(event)
         return encoder

@@ -71,6 +71,11 @@ class RelayedStream:
             self._kept.append(chunk)
             yield chunk
 
+    @property
+    def sent(self) -> bytes:
+        """The bytes that have gone out, where they are kept."""
+        return b"".join(self._kept)
+
     def told(self) -> Iterator[Event]:
         """What the caller has been told so far, without what ends an answer."""
         if self._reader is None:

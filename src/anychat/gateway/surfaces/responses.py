@@ -22,6 +22,7 @@ from anychat.chat import Delta, Done, Event, FinishReason, Notice, Reasoning, To
 from anychat.errors import AnychatError, BadRequest, RateLimited, Refused, RemoteProtocolError
 from anychat.gateway.estimate import estimate_usage
 from anychat.gateway.surfaces.base import Asked, Label
+from anychat.gateway.surfaces.begun import begun
 from anychat.gateway.surfaces.calls import OpenCall
 from anychat.gateway.surfaces.openai import OpenAISurface
 from anychat.gateway.surfaces.responses_request import call_id, read_request
@@ -154,6 +155,7 @@ class ResponseStream:
         self._refused = False
         self._in_text = False
         self._said = False
+        self._ids: dict[int, str] = {}
         about = {"id": f"resp_{label.id}", "object": "response", "created_at": label.created, "model": label.model}
         self._about = _encode({**about, **asked.echo.get("response", {})})[:-1]
 
@@ -192,6 +194,24 @@ class ResponseStream:
             case Done(reason):
                 return self._finish(reason)
         return b""
+
+    def go_on_from(self, sent: bytes) -> None:
+        """Take over a response whose beginning a service wrote itself: its id, its items and its numbers.
+
+        The events that the beginning means have been fed already.
+        """
+        before = begun(sent)
+        about = msgspec.json.decode(self._about + b"}")
+        about.update({name: value for name, value in (("id", before.id), ("created_at", before.created)) if value})
+        self._about = _encode(about)[:-1]
+        self._sequence = max(self._sequence, before.numbers)
+        self._ids = before.ids
+        self._done = {at: _encode(item) for at, item in before.done.items()}
+        self._at = max(self._at, before.place)
+        if self._at in self._done:
+            self._kind, self._in_text = None, False
+        elif self._kind is not None:
+            self._head = self._head_of(self._kind)
 
     def fail(self, error: AnychatError) -> bytes:
         fields = _error_fields(error)
@@ -244,9 +264,14 @@ class ResponseStream:
         self._said = self._said or kind is not _REASONING
         data += self._added(_encode(kind.item(id, None, "in_progress")), self._at)
         data += self._event(f"response.{kind.part_event}.added", b'%b,"part":%b' % (place, _encode(kind.part(""))))
-        name = f"response.{kind.text_event}.delta".encode()
-        self._head = b'event: %b\ndata: {"type":"%b",%b,%b"delta":' % (name, name, place, kind.extra)
+        self._head = self._head_of(kind)
         return data
+
+    def _head_of(self, kind: _Kind) -> bytes:
+        """What stands before the text in each event of the item that is open."""
+        place = b'%b,"%b":0' % (self._place(self._item_id(kind.prefix, self._at), self._at), kind.index.encode())
+        name = f"response.{kind.text_event}.delta".encode()
+        return b'event: %b\ndata: {"type":"%b",%b,%b"delta":' % (name, name, place, kind.extra)
 
     def _rewrite(self, text: str) -> bytes:
         """The text is now this one. What was sent is sent: only the end of the item, and what follows, can say it."""
@@ -272,7 +297,7 @@ class ResponseStream:
         )
 
     def _item_id(self, prefix: str, at: int) -> str:
-        return f"{prefix}_{self._label.id}{at}"
+        return self._ids.get(at) or f"{prefix}_{self._label.id}{at}"
 
     def _added(self, item: bytes, at: int) -> bytes:
         return self._event("response.output_item.added", b'"output_index":%d,"item":%b' % (at, item))
