@@ -259,7 +259,7 @@ class _Asker:
         provider goes there without them.
         `page` is the address of a page with an assistant, which discovery finds at the first question: `bot`
         says which by its id or name, `accept_consent` agrees to what the site asks its visitors to agree to.
-        With `protocol` it is the protocol's own option.
+        With `base_url` and `protocol` it is the protocol's own option.
         `timeout` is seconds for a whole answer. With `strict=False` options that a provider cannot
         honour are dropped with a notice. `routes` and `providers` are tables as in `anychat.toml`, `config`
         is such a file (True for the one that `anychat serve` finds): their model names are answered by plans
@@ -268,12 +268,12 @@ class _Asker:
         self._endpoint: Site | None = None
         self._provider: type[AbstractProvider] | None = None
         self._base_url = None if base_url is None else checked_url(base_url, "base_url")
-        if page is not None and protocol is not None:
+        if page is not None and protocol is not None and base_url is not None:
             # Protocols of plugins have an option of this name: the page that their chat stands on.
             options, page = options | {"page": page}, None
         if page is not None:
-            if options or not (provider is base_url is None):
-                raise ConfigError("page= goes without provider=, base_url= and options of a protocol")
+            if options or not (provider is base_url is protocol is None):
+                raise ConfigError("page= goes without provider=, base_url=, protocol= and options of a protocol")
             self._endpoint = page_site(page, {"bot": bot, "accept_consent": accept_consent})
         elif bot or accept_consent:
             raise ConfigError("bot= and accept_consent= go with page=")
