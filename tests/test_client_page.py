@@ -181,7 +181,7 @@ async def test_a_message_over_the_limit_is_not_sent(demo: Demo, path: str, fits:
     [
         ({"page": "shop.example"}, "page: the http or https address"),
         ({"page": "https://user:secret@shop.example"}, "page: no name and password"),
-        ({"page": "https://shop.example", "protocol": "openai"}, "page= goes without"),
+        ({"page": "https://shop.example", "provider": "ChatGptt"}, "page= goes without"),
         ({"page": "https://shop.example", "bot_id": "x"}, "page= goes without"),
         ({"bot": "x"}, "bot= and accept_consent= go with page="),
         ({"page": "https://shop.example", "bot": 5}, "Expected `str`"),
