@@ -201,6 +201,6 @@ def test_the_installer_says_how_it_is_used(arguments: list[str]) -> None:
 def test_every_verb_of_the_makefile_is_told() -> None:
     makefile = (ROOT / "Makefile").read_text()
     verbs = re.findall(r"^([a-z]+):(?!=)", makefile, re.M)
-    assert {"run", "test", "lint", "fix", "bench", "fuzz", "docs", "requirements", "clean"} == set(verbs)
+    assert {"run", "test", "lint", "fix", "bench", "soak", "fuzz", "docs", "requirements", "clean"} == set(verbs)
     comment = makefile.partition(".PHONY")[0]
     assert all(f"make {verb}" in comment for verb in verbs)
