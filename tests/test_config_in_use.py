@@ -159,6 +159,41 @@ def test_a_file_that_comes_after_the_start(file, monkeypatch, tmp_path):
     assert not live.changed()
 
 
+RECIPE = """url = "https://chat.example/"
+request = { url = "/api", json = { q = "{{message}}" } }
+"""
+
+
+def test_a_recipe_that_the_file_names_counts_as_well(file, tmp_path):
+    recipe = tmp_path / "shop.recipe.toml"
+    recipe.write_text(RECIPE)
+    file.write_text('[providers.shop]\nprotocol = "recipe"\nrecipe = "${NAME}.recipe.toml"\n')
+    live = LiveSettings(file, {"NAME": "shop"})
+    assert not live.changed()
+    recipe.write_text(RECIPE.replace("chat.example", "talk.example"))
+    assert live.changed()
+    settings = live.reload()
+    assert settings is not None
+    assert settings.providers["shop"].url == "https://talk.example/"
+    assert not live.changed()
+
+
+def test_a_broken_recipe_is_read_again_once_it_is_mended(file, tmp_path):
+    recipe = tmp_path / "shop.toml"
+    recipe.write_text(RECIPE)
+    file.write_text('[providers.shop]\nprotocol = "recipe"\nrecipe = "shop.toml"\n')
+    live = LiveSettings(file, {})
+    recipe.write_text("request = 1")
+    assert live.changed()
+    assert live.reload() is None
+    assert not live.changed()
+    file.write_text('[providers.shop]\nprotocol = "recipe"\nrecipe = "other.toml"\n')
+    assert live.reload() is None
+    (tmp_path / "other.toml").write_text(RECIPE)
+    assert live.changed()
+    assert live.reload() is not None
+
+
 def test_nothing_to_begin_with(file):
     with pytest.raises(InvalidSettings):
         LiveSettings(file, {})
