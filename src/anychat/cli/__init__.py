@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("anychat.cli.serve:serve", "Serve the providers of anychat.toml behind the OpenAI and Anthropic APIs."),
     "keys": ("anychat.cli.keys:keys", "Make, list and take away the keys of the gateway's callers."),
     "usage": ("anychat.cli.usage:usage", "Add up requests, tokens and costs of the gateway."),
-    "explain": ("anychat.cli.explain:explain_model", "Tell whom a model is asked of, in which order and why."),
+    "explain": ("anychat.cli.explain:explain_model", "Tell whom a MODEL is asked of, in which order and why."),
     "logs": ("anychat.cli.logs:logs", "Show the requests that the gateway answered, or one with its attempts."),
     "demo": ("anychat.cli.demo:demo", "See five services answer, played by a local server."),
     "init": ("anychat.cli.init:init", "Write a commented configuration of the gateway."),
