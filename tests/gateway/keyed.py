@@ -33,7 +33,15 @@ PATIENCE = 30.0
 Reply = tuple[int, dict[str, str], bytes]
 PATH = "/v1/chat/completions"
 
-MODELS = {"good": "good", "bad": "bad", "silent": "silent", "held": "held", "cut": "cut", "smart": "good"}
+MODELS = {
+    "good": "good",
+    "bad": "bad",
+    "silent": "silent",
+    "held": "held",
+    "cut": "cut",
+    "smart": "good",
+    "early": "silent",
+}
 """Names for callers -> the upstream's own."""
 
 
@@ -70,17 +78,21 @@ def body_of(model: str, **fields: Any) -> bytes:
     return json.dumps({"model": model, "messages": messages, "max_tokens": COMPLETION, **fields}).encode()
 
 
+def _url(served: Program | str) -> str:
+    return served if isinstance(served, str) else served.url
+
+
 def _head(key: str, id: str) -> str:
     return (f"authorization: Bearer {key}\r\n" if key else "") + (f"x-request-id: {id}\r\n" if id else "")
 
 
-async def ask(served: Program, key: str = "", model: str = "up/good", id: str = "", **fields: Any) -> Reply:
-    return await raw(served.url, "POST", PATH, body_of(model, **fields), _head(key, id))
+async def ask(served: Program | str, key: str = "", model: str = "up/good", id: str = "", **fields: Any) -> Reply:
+    return await raw(_url(served), "POST", PATH, body_of(model, **fields), _head(key, id))
 
 
-async def opened(served: Program, key: str = "", model: str = "up/held", id: str = "") -> Stream:
+async def opened(served: Program | str, key: str = "", model: str = "up/held", id: str = "") -> Stream:
     """A streamed answer of which the head is there."""
-    stream = await Stream.open(served.url, "POST", PATH, body_of(model, stream=True), _head(key, id))
+    stream = await Stream.open(_url(served), "POST", PATH, body_of(model, stream=True), _head(key, id))
     assert stream.status == 200
     return stream
 
@@ -104,7 +116,7 @@ async def until_metric(served: Program, name: str, holds: Callable[[float], bool
 class Load:
     """Callers who ask one question after the other: `async with Load(served, 8) as load`."""
 
-    def __init__(self, served: Program, callers: int, key: str = "") -> None:
+    def __init__(self, served: Program, callers: int, key: str = "", prefix: str = "") -> None:
         self.answered: dict[str, float] = {}
         """The ids of the requests -> when their answers were whole, by the loop's clock."""
         self.statuses: set[int] = set()
@@ -114,6 +126,7 @@ class Load:
         """The longest time, in seconds, for which this process was not run although it wanted to be."""
         self._served = served
         self._key = key
+        self._prefix = prefix
         self._callers = callers
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -143,15 +156,16 @@ class Load:
         number = 0
         while not self._stopping:
             number += 1
+            id = f"{self._prefix}{caller}-{number}"
             began = self._loop.time()
             try:
-                status, headers, body = await ask(self._served, self._key, id=f"{caller}-{number}")
+                status, headers, body = await ask(self._served, self._key, id=id)
             except (OSError, EOFError):
                 return  # it was killed
             if len(body) != int(headers["content-length"]):
                 return  # it was killed in mid-answer
             self.statuses.add(status)
-            self.answered[f"{caller}-{number}"] = ended = self._loop.time()
+            self.answered[id] = ended = self._loop.time()
             self.slowest = max(self.slowest, ended - began)
 
     async def _watch(self) -> None:

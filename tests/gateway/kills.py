@@ -31,23 +31,27 @@ class KillReport(Struct, kw_only=True):
     """Requests that are there twice, or without exactly one attempt."""
 
 
-async def kill_in_mid_load(folder: Path, ledger: str, answers: int) -> KillReport:
-    """Serve with this ledger, kill the process with SIGKILL after so many answers, and look."""
+async def kill_in_mid_load(folder: Path, ledger: str, answers: int, prefix: str = "") -> KillReport:
+    """Serve with this ledger, kill the process with SIGKILL after so many answers, and look.
+
+    `prefix` begins the ids of the requests, where a ledger has those of several kills.
+    """
     async with Upstream(0.002) as upstream, program(folder, config(ledger, upstream.url)) as served:
-        async with Load(served, _CALLERS) as load:
+        async with Load(served, _CALLERS, prefix=prefix) as load:
             await load.more(answers)
             served.send(signal.SIGKILL)
             killed = asyncio.get_running_loop().time()
             await served.process.wait()
     assert load.statuses == {200}
-    return _report(ledger, load, killed)
+    return _report(ledger, load, killed, prefix)
 
 
-def _report(ledger: str, load: Load, killed: float) -> KillReport:
+def _report(ledger: str, load: Load, killed: float, prefix: str) -> KillReport:
     database = open_database(ledger)
     rows = database.query(
         "SELECT r.request, count(*) FROM anychat_requests r LEFT JOIN anychat_attempts a ON a.uid = r.uid "
-        "GROUP BY r.uid, r.request"
+        "WHERE r.request LIKE ? GROUP BY r.uid, r.request",
+        (f"{prefix}%",),
     )
     database.close()
     there = {request for request, _ in rows}
