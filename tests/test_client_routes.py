@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from anychat import AsyncClient, ChatCompletion, ChatCompletionChunk, Client, ConfigError, Conversation, errors
-from anychat.chat import AnswerText, Delta, Done, Event, Notice, Reasoning, ToolCallDelta, Usage
+from anychat.chat import AnswerText, Delta, Done, Event, ToolCallDelta
 from anychat.demo import Demo, ThreadedDemo, serve_in_thread
 from anychat.demo.answers import answer as demo_answer
 from anychat.demo.answers import tokens
@@ -24,7 +24,6 @@ from anychat.errors import (
     TimedOut,
     UnsupportedFeature,
 )
-from anychat.routing.resume import Resumption
 from anychat.transport import Exchange, Timeouts, Transport, TransportOptions, create
 from anychat.wire import Request
 
@@ -220,6 +219,17 @@ async def test_the_first_failure_is_told_when_nobody_goes_on(stage: Stage) -> No
     assert text == BEGINNING == caught.value.partial
     assert isinstance(caught.value.__cause__, ProviderUnavailable)
     assert not any(isinstance(event, Done) for event in seen)
+
+
+async def test_a_tool_call_that_had_begun_is_not_resumed(stage: Stage) -> None:
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+    asked = [{"role": "user", "content": "use tool"}]
+    seen: list[Event] = []
+    async with AsyncClient(**stage.settings("cut=2", recover="resume")) as client:
+        with pytest.raises(ConnectionLost):
+            await read_into(seen, client.events(model="gpt-4o", messages=asked, tools=[tool]))
+    assert any(isinstance(event, ToolCallDelta) for event in seen)
+    assert stage.questions == (1, 0)
 
 
 async def test_without_recover_a_broken_stream_is_an_error(stage: Stage) -> None:
@@ -476,37 +486,3 @@ def test_a_client_without_routes_loads_nothing_of_them() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
-
-
-# What is new to the caller of a broken stream
-
-LONG = "One, two, three, four, five, six, seven, eight, nine, ten."
-
-
-@pytest.mark.parametrize(
-    ("told_before", "events", "new"),
-    [
-        ([Delta(LONG)], [Delta(LONG), Delta(" Eleven."), Done()], [Delta(" Eleven."), Done()]),
-        ([], [Reasoning("Hm."), Delta("One"), Done()], [Reasoning("Hm."), Delta("One"), Done()]),
-        ([Reasoning("Hm.")], [Reasoning("Well."), Delta("A")], [Reasoning("Well."), Delta("A")]),
-        ([Delta(LONG)], [Reasoning("Hm."), Delta(LONG), Delta("!")], [Delta("!")]),
-        ([Delta(LONG)], [Notice("dropped", "x"), Conversation({"id": "1"})], []),
-        ([Delta(LONG)], [Delta(LONG), Usage(1, 2, 3), Done()], [Usage(1, 2, 3), Done()]),
-        ([Delta("x"), Notice("rewritten", LONG)], [Delta(LONG + "!"), Done()], [Delta("!"), Done()]),
-    ],
-)
-def test_what_of_a_rescue_is_new(told_before: list[Event], events: list[Event], new: list[Event]) -> None:
-    answer = Resumption(told_before)
-    answer.go_on(prefilled=False)
-    assert [out for event in events for out in answer.feed(event)] == new
-
-
-def test_what_was_new_has_been_told_when_a_third_goes_on() -> None:
-    answer = Resumption([Delta(LONG)])
-    answer.go_on(prefilled=False)
-    answer.feed(Delta(LONG))
-    answer.feed(Delta(" And more of it."))
-    assert answer.text == LONG + " And more of it."
-    assert answer.possible
-    answer.feed(ToolCallDelta(0, "a", "f"))
-    assert not answer.possible
