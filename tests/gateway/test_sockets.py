@@ -279,6 +279,37 @@ async def test_a_stream_that_flows_is_not_padded(interface: Any):
     assert b"keep-alive\n" not in said
 
 
+# Being stopped
+
+
+@both
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("model", ["openai/fault:silence", "gemini/fault:stall=9", "ChatGptt/default"])
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_what_is_under_way_when_the_time_is_up_is_told_so(interface: Any, path: str, model: str, streamed: bool):
+    text = "[[fault:slow-first-token=9]] go on"
+    async with served(interface) as (url, demo, core), connected(url) as (reader, writer):
+        writer.write(request(path, body(path, model, text, stream=streamed)))
+        await demo.log.wait_until(lambda log: log.requests)
+        began = streamed and "stall" in model
+        said = await reader.readuntil(b"##") if began else b""
+        await core.drain(0)
+        await core.cut_off()
+        said += await reader.readuntil(b"\r\n0\r\n\r\n") if began else await read_to_end(reader)
+        await all_answered(core)
+        await demo.log.wait_until(lambda log: all(seen.ended for seen in log.requests))
+    head, _, rest = said.partition(b"\r\n\r\n")
+    assert b"the gateway was stopped before the answer's end" in rest
+    assert b"[DONE]" not in rest
+    assert b"message_stop" not in rest
+    assert head.startswith(b"HTTP/1.1 200" if began else b"HTTP/1.1 503")
+    if not began:
+        assert b"connection: close" in head.lower()
+        assert b"retry-after: 1" in head.lower()
+        error = json.loads(rest)["error"]
+        assert error["type"] == ("overloaded_error" if path == "/v1/messages" else "server_error")
+
+
 # What stays here
 
 

@@ -57,7 +57,7 @@ _log = logging.getLogger("anychat.gateway")
 
 
 _CUT_SECONDS = 1.0
-"""How long streams may take to end once they are told to."""
+"""How long answers may take to end once they are told to."""
 
 _NOTHING_ASKED = Asked(turn=ChatRequest(messages=()))
 
@@ -94,6 +94,8 @@ class Gateway:
         self._idle = asyncio.Event()
         self._draining = False
         self._cut = False
+        # Asked for once: each asking costs a system call before Python 3.12.
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.router = router or Router()
         self.metrics.health = self.router.health
         self.callers = callers or Callers()
@@ -124,6 +126,9 @@ class Gateway:
         if policy.texts:
             incoming = reply = Overheard(incoming, reply)
         visit = Visit(incoming, reply)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        visit.task = asyncio.current_task(self._loop)
         origin = incoming.headers.get("origin")
         if origin is not None:
             visit.headers += policy.cors.headers(origin)
@@ -168,9 +173,9 @@ class Gateway:
                     await self._idle.wait()
 
     async def cut_off(self) -> None:
-        """End the streams under way with an error event each."""
+        """End what is under way: streams with an error event, other questions with a 503."""
         self._cut = True
-        tasks = [visit.task for visit in self._under_way if visit.task is not None]
+        tasks = [visit.task for visit in self._under_way if visit.task is not None and visit.surface != "none"]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -246,13 +251,9 @@ class Gateway:
             except AnychatError as error:
                 await self._answering.fail(visit, surface, error)
             except asyncio.CancelledError:
-                if not self._cut or visit.writer is None:
+                if not self._cut or (visit.status and visit.writer is None):
                     raise
-                visit.error = "Stopped"
-                stopped = ProviderUnavailable("the gateway was stopped before the answer's end", code="stopped")
-                await visit.writer.write(
-                    surface.stream(_NOTHING_ASKED, Label(id=visit.id, created=0, model="")).fail(stopped)
-                )
+                await _stop(visit, surface)
 
         return handler
 
@@ -361,6 +362,16 @@ class Gateway:
             return
         visit.status = 200
         await visit.reply.whole(200, [("content-type", Metrics.content_type), *visit.headers], self.metrics.text())
+
+
+async def _stop(visit: Visit, surface: Surface) -> None:
+    """Tell a caller that the gateway ends before the answer does."""
+    visit.error = "Stopped"
+    stopped = ProviderUnavailable("the gateway was stopped before the answer's end", status=503, code="stopped")
+    if visit.writer is not None:
+        await visit.writer.write(surface.stream(_NOTHING_ASKED, Label(id=visit.id, created=0, model="")).fail(stopped))
+    else:
+        await visit.send(503, surface.error(stopped, visit.id)[1], [("connection", "close"), ("retry-after", "1")])
 
 
 def _plain_error(text: str) -> bytes:

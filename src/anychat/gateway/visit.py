@@ -38,7 +38,7 @@ class Visit:
 
     `error` is the kind of the error that it ended in, `usage` the tokens of question and answer where they are known,
     `target` the one that answered or was asked last, `model` the name that was asked for, `size` the bytes of the body.
-    `task` and `writer` are those of a streamed answer, once it has begun.
+    `task` is the one that answers it, `writer` that of a streamed answer, once it has begun.
     """
 
     __slots__ = (
