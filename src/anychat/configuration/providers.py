@@ -101,7 +101,7 @@ class _ProviderCheck:
         known = [*provider_names(), *apis()]
         near = get_close_matches(self._name, known, 1, 0.6)
         what = f"neither a provider class nor a service of the table{f'; did you mean {near[0]}?' if near else '.'}"
-        self._problem((), f"{what} Any other name needs url and protocol, one of {', '.join(PROTOCOLS)}")
+        self._problem((), f"{what} Any other name needs url and protocol, one of {', '.join(PROTOCOLS)}; or page")
         return None
 
     def _protocol(self, protocol: str) -> str | None:
