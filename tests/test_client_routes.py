@@ -265,12 +265,21 @@ async def test_a_stream_that_is_left_closes_its_connection() -> None:
 
 
 async def test_the_time_limit_of_a_call_is_for_all_attempts_together(stage: Stage) -> None:
+    async with AsyncClient(**stage.settings("silence", first_token_timeout=3)) as client:
+        with pytest.raises(TimedOut) as whole:
+            await client.chat.completions.create(model="gpt-4o", messages=HI, timeout=0.2)
+        with pytest.raises(TimedOut) as stream:
+            await streamed(client, timeout=0.2)
+    assert [caught.value.phase for caught in (whole, stream)] == ["total", "total"]
+    assert stage.questions == (2, 0)
+
+
+async def test_the_time_limit_of_a_client_is_for_all_attempts_together(stage: Stage) -> None:
     stage.second.faults["/v1"] = "silence"
-    async with AsyncClient(**stage.settings("silence", first_token_timeout=0.2)) as client:
+    async with AsyncClient(timeout=0.3, **stage.settings("silence", first_token_timeout=0.2)) as client:
         with pytest.raises(TimedOut):
-            await client.chat.completions.create(model="gpt-4o", messages=HI, timeout=0.3, stream=False)
-        with pytest.raises(TimedOut):
-            await streamed(client, timeout=0.3)
+            await streamed(client)
+    assert stage.questions == (1, 1)
 
 
 async def test_a_silent_target_is_left_after_the_time_of_the_route(stage: Stage) -> None:
