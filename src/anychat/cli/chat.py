@@ -71,7 +71,8 @@ class _Conversation:
         self._leaving = False
 
     def remark(self, text: str) -> None:
-        self._remarks.print(printable(text), style="dim", markup=False, highlight=False)
+        # In a pipe a line stays a line, however long.
+        self._remarks.print(printable(text), style="dim", markup=False, highlight=False, soft_wrap=not self._drawn)
 
     async def run(self) -> None:
         """Until the user leaves. Raises the error of a question that was not asked by a person at a terminal."""

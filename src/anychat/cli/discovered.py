@@ -46,8 +46,6 @@ def introduction(assistant: "Assistant") -> Iterator[str]:
     said = [_title(found), " ".join(filter(None, (found.protocol, found.version)))]
     if found.limit is not None:
         said.append(f"{found.limit.most} {found.limit.unit} a message")
-    if found.uploads:
-        said.append(f"takes {' and '.join(found.uploads)}, which are not sent from here")
     yield ", ".join(filter(None, said))
 
 
