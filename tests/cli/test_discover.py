@@ -165,7 +165,7 @@ def test_a_har_file_is_looked_through(run, tmp_path):
                 "https://api.example/v1/chat/completions",
                 '{"model":"m","messages":[]}',
                 "application/json",
-                "{}",
+                '{"choices":[{"message":{"role":"assistant","content":"ho"},"finish_reason":"stop"}]}',
             ),
             ("POST", "https://chat.example/ask", '{"q":"hi"}', "application/json", '{"a":"ho"}'),
         )

@@ -1,17 +1,19 @@
 """What recorded exchanges show: questions of the protocols that are known, and pages with assistants on them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from msgspec import Struct
 
+from anychat.chat import Done, Event
 from anychat.decoding import find_json
-from anychat.discovery.findings import Evidence, Findings, Found, Page
+from anychat.discovery.findings import Evidence, Findings, Found, Missing, Page
 from anychat.discovery.recognise import recognise
+from anychat.errors import ProtocolDrift, ProviderError, RemoteProtocolError
 from anychat.protocols import PROTOCOLS, create
 from anychat.protocols.wordpress import form_fields, text_in
-from anychat.wire import Head, Request
+from anychat.wire import Decoder, Head, Request
 
 __all__ = ["Traffic", "from_traffic"]
 
@@ -25,6 +27,11 @@ _ROUTES: dict[str, tuple[str, ...]] = {
     "aipkit": ("/wp-admin/admin-ajax.php",),
 }
 """Protocol -> what its question's path ends with: what stands before it is the service's address."""
+
+
+_KEYED = frozenset(("authorization", "x-api-key", "x-goog-api-key"))
+_KEY = Missing("key", "the request has a key, which is not kept: set `api_key`")
+_APIS = frozenset(("openai", "openai-responses", "anthropic", "gemini", "ollama"))
 
 
 class Traffic(Struct, frozen=True):
@@ -52,7 +59,7 @@ def from_traffic(exchanges: Sequence[Traffic], now: float | None = None) -> tupl
     findings = Findings()
     rest = []
     for one in exchanges:
-        asked = _question(one.request)
+        asked = _question(one)
         if asked is not None:
             found.setdefault((asked.protocol, asked.row["url"], asked.bot), asked)
         elif (page := one.page) is not None and _is_html(page):
@@ -76,11 +83,13 @@ def _streams(one: Traffic) -> bool:
     return one.head is not None and one.head.content_type in ("text/event-stream", "application/x-ndjson")
 
 
-def _question(request: Request) -> Found | None:
+def _question(one: Traffic) -> Found | None:
     """The assistant that this request asks, when it is a question of a protocol."""
+    request = one.request
     for protocol in PROTOCOLS:
         # `json-text` fits any JSON that its options name: it is for sites that are known to speak it.
-        if protocol == "json-text" or create(protocol).reader(request) is None:
+        reader = None if protocol == "json-text" else create(protocol).reader(request)
+        if reader is None or (protocol in _APIS and not _speaks(protocol, one, reader)):
             continue
         row: dict[str, Any] = {
             "protocol": protocol,
@@ -99,9 +108,41 @@ def _question(request: Request) -> Found | None:
             bot=bot,
             kind="inline" if protocol in ("ai-engine", "ai-power", "aipkit") else "api",
             models=(model,) if model else (),
+            missing=(_KEY,) if protocol in _APIS and not _KEYED.isdisjoint(request.headers) else (),
             evidence=(Evidence(f"{request.method} {path}", f"a question of {protocol}"),),
         )
     return None
+
+
+def _speaks(protocol: str, one: Traffic, reader: Callable[[Head], Decoder]) -> bool:
+    """Whether an exchange at an API's route is one of the API: other services have routes of these names too."""
+    if protocol == "ollama" and not _asks_ollama(find_json(one.request.body) or {}):
+        return False
+    if one.head is None or not 200 <= one.head.status < 300 or not one.body.strip():
+        return True
+    events = 0
+    try:
+        for event in _events(reader(one.head), one.body):
+            events += not isinstance(event, Done)
+    except (RemoteProtocolError, ProtocolDrift):
+        return events > 0
+    except ProviderError:
+        return True  # an error in the API's own words
+    return True
+
+
+def _events(decoder: Decoder, body: bytes) -> Iterator[Event]:
+    yield from decoder.feed(body)
+    yield from decoder.close()
+
+
+def _asks_ollama(body: dict[str, Any]) -> bool:
+    messages = body.get("messages")
+    return bool(text_in(body, "model")) and isinstance(messages, list) and all(map(_is_message, messages))
+
+
+def _is_message(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("role"), str) and isinstance(item.get("content", ""), str)
 
 
 def _address(protocol: str, url: str) -> str:
