@@ -468,6 +468,7 @@ async def test_tool_calls() -> None:
         ({"model": "demo"}, 400, "missing_required_parameter", "'messages'"),
         ({"model": "demo", "messages": []}, 400, "empty_array", "empty array"),
         ({"model": "demo", "messages": "hi"}, 400, "invalid_type", "a string"),
+        ({"model": "demo", "messages": HELLO, "tools": True}, 400, "invalid_type", "a boolean"),
         ({"model": "demo", "messages": [{"role": "pope", "content": "x"}]}, 400, "invalid_value", "'pope'"),
         ({"model": "demo", "messages": [{"role": "user", "content": None}]}, 400, None, "got null"),
         ({"model": "demo", "messages": HELLO, "nonsense": 1}, 400, None, "nonsense"),

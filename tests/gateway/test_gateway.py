@@ -1,6 +1,7 @@
 """The gateway on real sockets, over both server interfaces, asked by the openai package and by hand."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -268,6 +269,28 @@ async def test_a_wrong_body_is_a_400_that_says_what_is_wrong(gateway: Served, bo
 async def test_other_paths(gateway: Served, method: str, path: str, status: int):
     url, _, _ = gateway
     assert (await raw(url, method, path))[0] == status
+
+
+async def test_head_is_answered_where_get_is(gateway: Served):
+    url, _, _ = gateway
+    for path in ("/health/live", "/health/ready", "/v1/models", "/v1/models/openai%2Fgpt-4o-mini", "/openapi.json"):
+        status, headers, body = await raw(url, "HEAD", path)
+        assert (status, headers["content-type"], body) == (200, "application/json", b"")
+    status, headers, body = await raw(url, "HEAD", "/v1/chat/completions")
+    assert (status, headers["allow"], body) == (405, "POST", b"")
+    status, headers, _ = await raw(url, "POST", "/v1/models")
+    assert (status, headers["allow"]) == (405, "GET, HEAD")
+
+
+async def test_a_compressed_body_is_refused_by_its_encoding(gateway: Served):
+    url, demo, _ = gateway
+    body = json.dumps({"model": "openai/gpt-4o-mini", "messages": QUESTION}).encode()
+    for path in ("/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"):
+        status, _, answer = await raw(url, "POST", path, gzip.compress(body), "Content-Encoding: gzip\r\n")
+        assert (status, json.loads(answer)["error"]["type"]) == (415, "invalid_request_error")
+        assert "Content-Encoding: gzip" in json.loads(answer)["error"]["message"]
+    assert not demo.log.requests
+    assert (await raw(url, "POST", "/v1/chat/completions", body, "Content-Encoding: Identity\r\n"))[0] == 200
 
 
 @pytest.mark.parametrize("interface", ["rsgi", "asgi"])

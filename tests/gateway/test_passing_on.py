@@ -323,6 +323,15 @@ async def test_thinking_comes_with_its_signature_and_goes_back(demo: Served):
     assert again.stop_reason == "end_turn"
 
 
+@pytest.mark.parametrize("target", ["anthropic", "openai"])
+async def test_a_model_that_the_service_has_not_is_not_found(demo: Served, target: str):
+    body = {"model": f"{target}/no-such", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    status, _, answer = await post(demo[0], "anthropic", body)
+    assert (status, json.loads(answer)["error"]["type"]) == (404, "not_found_error")
+    status, _, answer = await post(demo[0], "openai", body)
+    assert (status, json.loads(answer)["error"]["type"]) == (404, "invalid_request_error")
+
+
 async def test_tokens_are_counted_by_the_target_that_can(demo: Served):
     body = {"messages": [{"role": "user", "content": "How many?"}]}
     direct = await raw(

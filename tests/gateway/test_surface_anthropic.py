@@ -336,6 +336,7 @@ def test_tokens_are_counted_by_estimate_and_marked_so():
         (AuthError("no key"), 401, "authentication_error", anthropic.AuthenticationError),
         (Refused("blocked"), 403, "permission_error", anthropic.PermissionDeniedError),
         (ModelNotFound("no model"), 404, "not_found_error", anthropic.NotFoundError),
+        (BadRequest("model: gone", status=404), 404, "not_found_error", anthropic.NotFoundError),
         (BadRequest("big", status=413, code="request_too_large"), 413, "request_too_large", anthropic.APIStatusError),
         (RateLimited("wait"), 429, "rate_limit_error", anthropic.RateLimitError),
         (ProviderUnavailable("broken"), 502, "api_error", anthropic.InternalServerError),

@@ -240,6 +240,7 @@ def test_any_bytes_are_a_question_or_an_error_of_ours(data):
         (UnsupportedFeature("no", feature="n"), 400, "invalid_request_error", "unsupported_parameter", "n"),
         (ConfigError("bad"), 400, "invalid_request_error", None, None),
         (BadRequest("bad", param="n"), 400, "invalid_request_error", None, "n"),
+        (BadRequest("gone", status=404, code="y"), 404, "invalid_request_error", "y", None),
         (BadRequest("bad", code="x"), 400, "invalid_request_error", "x", None),
         (ContextTooLong("long", code="odd"), 400, "invalid_request_error", "context_length_exceeded", None),
         (Refused("no"), 403, "invalid_request_error", "content_filter", None),

@@ -212,7 +212,9 @@ def _check_limits(body: dict[str, Any]) -> None:
         if not 0 <= value <= 1:
             _invalid(f"{name}: range: 0..1")
     thinking = body.get("thinking")
-    if isinstance(thinking, dict) and thinking.get("type") == "enabled":
+    if not isinstance(thinking, dict | None):
+        _invalid("thinking: Input should be a valid dictionary or object to extract fields from")
+    if thinking and thinking.get("type") == "enabled":
         budget = thinking.get("budget_tokens")
         if not isinstance(budget, int) or budget < 1024:
             _invalid("thinking.enabled.budget_tokens: Input should be greater than or equal to 1024")

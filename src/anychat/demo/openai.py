@@ -165,6 +165,9 @@ def _checked(visit: Visit) -> dict[str, Any]:
     if body.get("stream_options") is not None and body.get("stream") is not True:
         text = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         raise Refused(400, text, param="stream_options")
+    if not isinstance(tools := body.get("tools"), list | None):
+        text = f"Invalid type for 'tools': expected an array of objects, but got {kind_of(tools)} instead."
+        raise Refused(400, text, param="tools", code="invalid_type")
     _check_messages(body)
     return body
 

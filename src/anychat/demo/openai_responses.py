@@ -116,6 +116,8 @@ class Responses:
         before = body.get("previous_response_id")
         if before is None:
             return []
+        if not isinstance(before, str):
+            _mistyped("previous_response_id", "a string", before)
         if before not in self._items:
             text = f"Previous response with id '{before}' not found."
             raise Refused(400, text, param="previous_response_id", code="previous_response_not_found")
@@ -136,7 +138,9 @@ def _checked(body: dict[str, Any]) -> list[Any]:
     check_model(body.get("model"))
     for name, low, high in _RANGES:
         check_number(body, name, low, high)
-    for at, tool in enumerate(body.get("tools") or []):
+    if not isinstance(tools := body.get("tools"), list | None):
+        _mistyped("tools", "an array of objects", tools)
+    for at, tool in enumerate(tools or []):
         if not isinstance(tool, dict) or tool.get("type") != "function":
             _missing(f"tools[{at}].type")
         if not isinstance(tool.get("name"), str):

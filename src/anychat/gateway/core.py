@@ -26,6 +26,7 @@ from anychat.gateway.explaining import explained_body
 from anychat.gateway.http import (
     MOST_HEADERS,
     BodyRefused,
+    EncodedBody,
     ForeignPage,
     Incoming,
     Overloaded,
@@ -183,7 +184,9 @@ class Gateway:
 
     async def _handle(self, visit: Visit) -> None:
         incoming = visit.incoming
-        handler = self._routes.get((incoming.method, incoming.path)) or self._other(incoming)
+        # The server leaves out the body of an answer to HEAD.
+        method = "GET" if incoming.method == "HEAD" else incoming.method
+        handler = self._routes.get((method, incoming.path)) or self._other(incoming, method)
         try:
             await handler(visit)
         except asyncio.CancelledError:
@@ -204,14 +207,16 @@ class Gateway:
                 await visit.send(500, _plain_error("internal error; the log has more under this request's id"))
         self.metrics.answered(visit.surface, visit.target, visit.status, time.monotonic() - visit.started)
 
-    def _other(self, incoming: Incoming) -> Handler:
-        if incoming.path.startswith("/v1/models/") and incoming.method == "GET":
+    def _other(self, incoming: Incoming, method: str) -> Handler:
+        if incoming.path.startswith("/v1/models/") and method == "GET":
             return self._model
-        if incoming.method == "OPTIONS" and "access-control-request-method" in incoming.headers:
+        if method == "OPTIONS" and "access-control-request-method" in incoming.headers:
             return self._preflight
         methods = [method for method, path in self._routes if path == incoming.path]
         if incoming.path.startswith("/v1/models/"):
             methods.append("GET")
+        if "GET" in methods:
+            methods.append("HEAD")
         status = 405 if methods else 404
 
         async def refuse(visit: Visit) -> None:
@@ -268,6 +273,9 @@ class Gateway:
             raise ForeignPage("pages of this origin may not ask here; gateway.cors.origins names those that may")
         if limits.headers < MOST_HEADERS and len(incoming.headers) > limits.headers:
             raise TooManyHeaders(f"the request has more than {limits.headers} headers")
+        encoding = incoming.headers.get("content-encoding")
+        if encoding is not None and encoding.lower() not in ("", "identity"):
+            raise EncodedBody(encoding)
 
     async def _question(self, visit: Visit, surface: Surface, body: bytes) -> None:
         try:

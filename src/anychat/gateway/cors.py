@@ -7,7 +7,23 @@ from anychat.gateway.http import Headers
 
 __all__ = ["EXPOSED", "CorsRules", "is_foreign"]
 
-EXPOSED = "x-request-id, x-anychat-target, x-anychat-degraded, server-timing, retry-after"
+EXPOSED = ", ".join(
+    (
+        "x-request-id",
+        "x-anychat-target",
+        "x-anychat-attempts",
+        "x-anychat-route",
+        "x-anychat-degraded",
+        "server-timing",
+        "retry-after",
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-limit-tokens",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-remaining-tokens",
+        "x-ratelimit-reset-requests",
+        "x-ratelimit-reset-tokens",
+    )
+)
 """The headers of answers that scripts may read."""
 
 _METHODS = "GET, POST, OPTIONS"

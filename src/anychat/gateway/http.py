@@ -13,6 +13,7 @@ __all__ = [
     "BodyRefused",
     "BodyTooLarge",
     "BodyTooSlow",
+    "EncodedBody",
     "ForeignPage",
     "Headers",
     "Incoming",
@@ -76,6 +77,17 @@ class TooManyHeaders(BodyRefused):
 
     status = 431
     code = "too_many_headers"
+
+
+class EncodedBody(BodyRefused):
+    """The body is compressed, or encoded in another way: `encoding` is what the request says of it."""
+
+    status = 415
+    code = "unsupported_encoding"
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(f"a body with Content-Encoding: {encoding[:40]} is not read here; send it as plain JSON")
+        self.encoding = encoding
 
 
 class ForeignPage(BodyRefused):

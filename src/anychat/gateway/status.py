@@ -43,4 +43,6 @@ _STATUS: dict[type[AnychatError], int] = {
 
 def status_of(error: AnychatError) -> int:
     """The status for an error: 4xx when the caller can mend it, 5xx when the gateway or the service failed."""
+    if isinstance(error, BadRequest) and error.status == 404:
+        return 404  # the service has no such model, which is what programs look for
     return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)

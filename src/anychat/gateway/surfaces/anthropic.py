@@ -411,6 +411,8 @@ def _error_fields(error: AnychatError) -> tuple[int, _Error]:
     kind = next((kind for known, kind in _ERRORS.items() if isinstance(error, known)), "api_error")
     if isinstance(error, ProviderError) and error.code == "request_too_large" and error.status == 413:
         status, kind = 413, "request_too_large"
+    elif status == 404:
+        kind = "not_found_error"
     elif isinstance(error, ProviderUnavailable) and (
         error.status in (503, _OVERLOADED_STATUS) or error.code in _OVERLOADED_CODES
     ):
