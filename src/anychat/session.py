@@ -22,7 +22,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Set
 from concurrent.futures import Future
 from contextlib import aclosing
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from anychat.chat import ChatRequest, Done, Event, admit
 from anychat.cookies import CookieJar
@@ -33,7 +33,7 @@ from anychat.transport.base import Exchange, Timeouts, Transport, read
 from anychat.transport.exchange import open_exchange
 from anychat.wire import Challenge, Decoder, Handshake, Limits, Request, Response, Steps, Work
 
-__all__ = ["ChallengeHandler", "Session", "new_state"]
+__all__ = ["ChallengeHandler", "Session", "Sharing", "new_state"]
 
 ChallengeHandler = Callable[[Challenge], str | Awaitable[str]]
 """Asks a person. Gives the person's answer; it may raise `ChallengeRequired` to decline."""
@@ -47,6 +47,13 @@ _READ_OUT_PIECES = 16
 def new_state(limits: Limits = Limits()) -> SessionState:
     """An empty state with the real clock and the system's randomness."""
     return SessionState(now=time.time, random_hex=lambda n: secrets.token_hex((n + 1) // 2)[:n], limits=limits)
+
+
+class Sharing(Protocol):
+    """Where sessions of several processes with one site share what their handshakes gave."""
+
+    async def make_ready(self, shake: Callable[[], Awaitable[object]]) -> None:
+        """See that the session has tokens, by `shake` where nobody else has any. Raises what it raises."""
 
 
 class Session:
@@ -68,6 +75,7 @@ class Session:
         self.cookies = cookies if cookies is not None else CookieJar()
         self.timeouts = timeouts
         self.limits = limits
+        self.sharing: Sharing | None = None
         self._transport = transport
         self._on_challenge = on_challenge
         self._lock = threading.Lock()
@@ -187,7 +195,7 @@ class Session:
 
     async def _lead(self, flight: "Future[bool]", asking: "_Asking") -> "_Lease":
         try:
-            await self._drive(self.site.protocol.prepare(self.site, self.state), asking)
+            await self._shake_hands(asking)
             if not self.site.protocol.ready(self.site, self.state):
                 raise RemoteProtocolError("the handshake ended without the tokens it is for")
         except AnychatError as error:
@@ -202,6 +210,12 @@ class Session:
             return _Lease(self._generation, flight)
         self._land(flight)
         return _Lease(self._generation)
+
+    async def _shake_hands(self, asking: "_Asking") -> None:
+        def shake() -> Awaitable[None]:
+            return self._drive(self.site.protocol.prepare(self.site, self.state), asking)
+
+        await (shake() if self.sharing is None else self.sharing.make_ready(shake))
 
     def _land(self, flight: "Future[bool] | None", error: AnychatError | None = None) -> None:
         """Let those who wait for the flight go on, or fail with it; landed once is landed."""

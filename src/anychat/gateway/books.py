@@ -28,7 +28,7 @@ from anychat.ledger.queries import usage
 from anychat.ledger.writer import Ledger
 from anychat.routing.health import Health
 from anychat.routing.targets import Targets
-from anychat.state import State, is_shared, open_state
+from anychat.state import State, is_shared
 from anychat.state.stores import StateStore
 
 __all__ = ["Books", "known_keys", "prices_of"]
@@ -73,10 +73,10 @@ def known_keys(settings: Settings) -> list[Key]:
 
 
 class Books:
-    """Opened for one gateway, closed with it. Raises what opening the state, and reading the keys, raises."""
+    """Opened for one gateway, closed with it. Raises what reading the keys raises."""
 
-    def __init__(self, settings: Settings, targets: Targets) -> None:
-        self.state: State = open_state(settings.gateway.state)
+    def __init__(self, settings: Settings, targets: Targets, state: State) -> None:
+        self.state = state
         self.shared = is_shared(settings.gateway.state)
         self.prices = prices_of(settings, targets)
         self.callers = Callers(

@@ -16,9 +16,12 @@ from anychat.gateway.http import ServerLimits
 from anychat.gateway.logs import set_up
 from anychat.gateway.policy import Policy
 from anychat.gateway.serve import is_loopback
+from anychat.gateway.visitors import open_shared
+from anychat.providers import open_session
 from anychat.routing.configured import targets_of
 from anychat.routing.loop import Router
 from anychat.routing.targets import Provider, Targets
+from anychat.state import is_shared, open_state
 
 __all__ = ["at_start_only", "build", "check_served", "follow", "policy", "reload", "secrets_of", "server_limits"]
 
@@ -90,9 +93,11 @@ def build(settings: Settings) -> Gateway:
     if not settings.providers:
         where = f"{settings.file} names no provider" if settings.file else "there is no anychat.toml"
         raise ConfigError(f"{where}: write a [providers.NAME] table, or begin with `anychat init`")
-    targets = targets_of(settings)
+    state = open_state(settings.gateway.state)
+    opened = open_shared(state) if is_shared(settings.gateway.state) else open_session
+    targets = targets_of(settings, opened=opened)
     _check_access(settings)
-    books = Books(settings, targets)
+    books = Books(settings, targets, state)
     router = Router(on_opened=lambda id, key_only: books.opened(router.health, id, key_only=key_only))
     gateway = Gateway(targets, router=router, callers=books.callers, memory=books.memory(time.time))
     gateway.metrics.ledger, gateway.metrics.state = books.ledger, books.state
@@ -134,7 +139,7 @@ def reload(gateway: Gateway, live: LiveSettings) -> bool:
             raise live.last_error or ConfigError("the configuration cannot be read")
         if not settings.providers:
             raise ConfigError(f"{settings.file} names no provider any more")
-        gateway.targets = targets_of(settings, gateway.targets)
+        gateway.targets = targets_of(settings, gateway.targets, opened=gateway.targets.opened)
     except ConfigError as error:
         gateway.problem = str(error)
         gateway.metrics.reloaded(False)

@@ -127,7 +127,8 @@ class Targets:
         *,
         opened: Callable[[Site, Access], Session] = open_session,
     ) -> None:
-        self._opened = opened
+        self.opened = opened
+        """How sessions are opened; those after a reload in the same way."""
         self._providers = {provider.name: provider for provider in providers}
         self._routes = dict(routes or {})
         self._sessions: dict[tuple[str, int], Session] = {}
@@ -219,7 +220,7 @@ class Targets:
             access = provider.access
             if key:
                 access = structs.replace(access, api_key=provider.more_keys[key - 1])
-            session = self._sessions[provider.name, key] = self._opened(provider.site, access)
+            session = self._sessions[provider.name, key] = self.opened(provider.site, access)
             session.timeouts = provider.timeouts or provider.access.timeouts(provider.site)
         return session
 
