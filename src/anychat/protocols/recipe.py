@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta, Struct, field, structs
 
 from anychat.chat import ChatRequest, new_messages
-from anychat.errors import ConfigError, ProtocolDrift
+from anychat.errors import BadRequest, ConfigError, ProtocolDrift
 from anychat.protocols.base import SessionState, Site, failure
 from anychat.protocols.bodies import arrival
 from anychat.protocols.pointer import ABSENT
@@ -146,7 +146,10 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         state.keep(_VISITED, "yes")
 
     def open(self, site: Site, turn: ChatRequest, state: SessionState) -> Handshake:
+        """Raises `BadRequest` for a question without any text, which services refuse in words of their own."""
         self._require()
+        if not any(message.text.strip() for message in turn.messages):
+            raise BadRequest("the message is empty", code="empty_message")
         for step in self.bootstrap:
             if step.each:
                 yield from self._take(step, site, state)
