@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from anychat.protocols import create
+from anychat.recipes.har import read_har
+from anychat.recipes.infer import infer
 from anychat.testing import fuzz
-from anychat.testing.conformance import Violation
+from anychat.testing.conformance import Answer, Violation
 from anychat.testing.damage import damage_events, damage_head, damage_json, damage_structure, odd_value
 from anychat.wire import Head
+from tests.recipes.record import TRAFFIC
 from tests.test_conformance import STREAM, DecodesEachChunkOnItsOwn, Right, _answer
 
 CAPTURES = Path(__file__).parent / "captures"
@@ -23,6 +27,38 @@ def test_the_recorded_answers_stand_some_hundred_cases(capsys):
     rows = {line.split()[0]: line.split() for line in out.splitlines()[2:]}
     assert int(rows["all"][2]) == 400
     assert all(int(row[2]) > 0 for row in rows.values())
+
+
+def test_recipes_of_files_stand_it_too(tmp_path, capsys):
+    file = tmp_path / "aichat.toml"
+    file.write_text(
+        'url = "https://chat.example/"\nrequest = { url = "/api/text", json = { message = "{{message}}" } }\n'
+        'answer = { text = "/message" }\nerrors = { ok = "/response" }\n'
+    )
+    arguments = ["--seconds", "60", "--seed", "1", "--cases", "200", "--recipe", str(file), str(CAPTURES)]
+    assert fuzz.main(arguments) == 0
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()[2:]}
+    assert rows.keys() == {"recipe", "all"}
+    assert rows["recipe"][2] == "200"
+    with pytest.raises(SystemExit):
+        fuzz.main(["--recipe", str(tmp_path / "none.toml"), str(CAPTURES)])
+
+
+def test_recipes_that_were_made_of_traffic_stand_it():
+    recorded = {}
+    for file in sorted(TRAFFIC.glob("*.har")):
+        exchanges = read_har(file.read_bytes())
+        protocol = create("recipe", infer(exchanges).options)
+        asked = ((number, one, protocol.reader(one.request)) for number, one in enumerate(exchanges))
+        recorded[file.stem] = [
+            Answer(file.stem, number, "recipe", one.request, one.head, (one.body,), reader)
+            for number, one, reader in asked
+            if reader is not None and one.head is not None
+        ]
+    assert min(map(len, recorded.values())) > 0
+    tallies, failure = fuzz.fuzz(recorded, seed=20260101, seconds=60, cases=600)
+    assert failure is None, failure
+    assert min(tally.cases for tally in tallies.values()) > 0
 
 
 class TripsOverNumbers(Right):
@@ -50,7 +86,7 @@ def test_a_right_decoder_stands_it():
 
 
 def test_a_failure_is_printed_with_its_seed_and_the_exit_code_is_1(monkeypatch, capsys):
-    monkeypatch.setattr(fuzz, "collect", lambda folders: {"handmade": [_answer(DecodesEachChunkOnItsOwn)]})
+    monkeypatch.setattr(fuzz, "collect", lambda folders, recipes: {"handmade": [_answer(DecodesEachChunkOnItsOwn)]})
     assert fuzz.main(["--seed", "5", "--seconds", "60", str(CAPTURES)]) == 1
     err = capsys.readouterr().err
     assert "FAILED: handmade/stream, exchange 0 (handmade)" in err

@@ -1,12 +1,13 @@
 """Go on with the conformance suite, with damage that never ends.
 
-    python -m anychat.testing.fuzz --seconds 60 [--seed S] [--cases N] [FOLDER ...]
+    python -m anychat.testing.fuzz --seconds 60 [--seed S] [--cases N] [--recipe FILE ...] [FOLDER ...]
 
 Takes recorded answers from the folders (by default `tests/captures` of the current one), damages
 their bytes, their JSON, their events and their heads, and looks at what comes out as
-`anychat.testing.conformance` does. Case number n of a run with seed S is the first case of a run
-with seed S + n, so one number brings a failure back. Exit code 0 when nothing was found, 1 with the
-seed of the first failure, 2 for wrong arguments.
+`anychat.testing.conformance` does. With `--recipe` the answers are those to the recipe's questions,
+and are read by it. Case number n of a run with seed S is the first case of a run with seed S + n, so
+one number brings a failure back. Exit code 0 when nothing was found, 1 with the seed of the first
+failure, 2 for wrong arguments.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 from msgspec import Struct, structs
 
 from anychat.errors import ConfigError
+from anychat.registry import configured
 from anychat.testing import recordings
 from anychat.testing.conformance import Answer, Violation, answers, check_same, mutate, run
 from anychat.testing.damage import damage_head, damage_structure
@@ -50,12 +52,16 @@ class Tally(Struct):
     seconds: float = 0.0
 
 
-def collect(folders: Sequence[Path]) -> dict[str, list[Answer]]:
-    """The recorded answers by protocol. Raises `ConfigError` when a folder has no recordings, or they no answers."""
+def collect(folders: Sequence[Path], recipes: Sequence[Path] = ()) -> dict[str, list[Answer]]:
+    """The recorded answers by protocol; with `recipes`, files, those to the recipes' questions alone.
+
+    Raises `ConfigError` when a folder has no recordings, or they no answers, and for a file that is no recipe.
+    """
     found: dict[str, list[Answer]] = {}
+    known = [configured("recipe", {"recipe": str(file)}) for file in recipes] or None
     for folder in folders:
         for path in recordings.find(folder):
-            for answer in answers(recordings.load(path)):
+            for answer in answers(recordings.load(path), known):
                 found.setdefault(answer.protocol, []).append(answer)
     if not found:
         raise ConfigError(f"no chat answers in the recordings of {', '.join(map(str, folders))}")
@@ -135,6 +141,9 @@ def _arguments(parser: argparse.ArgumentParser, arguments: Sequence[str] | None)
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to go on (default: 10)")
     parser.add_argument("--seed", type=int, default=None, help="the first case's seed (default: from the clock)")
     parser.add_argument("--cases", type=int, default=None, help="how many cases at most")
+    parser.add_argument(
+        "--recipe", action="append", default=[], type=Path, metavar="FILE", help="read by this recipe; may be repeated"
+    )
     return parser.parse_args(arguments)
 
 
@@ -147,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = options.seed if options.seed is not None else time.time_ns() % 10**9
     folders = options.folders or [DEFAULT_FOLDER]
     try:
-        recorded = collect(folders)
+        recorded = collect(folders, options.recipe)
     except ConfigError as error:
         parser.error(str(error))
     print(f"seed {seed}, {options.seconds:g} seconds", flush=True)
@@ -157,7 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     at, violation = failure
     print(f"\nFAILED: {violation}", file=sys.stderr)
-    again = " ".join(["python -m anychat.testing.fuzz", f"--seed {at} --cases 1", *map(str, options.folders)])
+    recipes = [f"--recipe {file}" for file in options.recipe]
+    again = " ".join(["python -m anychat.testing.fuzz", f"--seed {at} --cases 1", *recipes, *map(str, options.folders)])
     print(f"again: {again}", file=sys.stderr)
     return 1
 
