@@ -1,8 +1,9 @@
 """How a question is answered: by the targets of a plan, one after the other, until one answers.
 
 The head of a streamed answer waits for the first token, so that what fails before it has its
-proper HTTP status and can be asked elsewhere. What fails later goes on with another target where
-the route says so (`gateway.rescue`), else it ends in the surface's error event, and never in an end mark.
+proper HTTP status, unless that takes long (`gateway.patience`); in any case it can be asked
+elsewhere. What fails later goes on with another target where the route says so (`gateway.rescue`),
+else it ends in the surface's error event, and never in an end mark.
 """
 
 import logging
@@ -12,13 +13,14 @@ from contextlib import aclosing, contextmanager
 from typing import Protocol
 
 from anychat.access.limits import LimitReached
-from anychat.chat import Delta, Event, Usage
+from anychat.chat import ChatRequest, Delta, Event, Usage
 from anychat.errors import AnychatError, ProviderError
 from anychat.gateway.conversations import Conversations, MemoryStore, Responses
 from anychat.gateway.estimate import answer_texts, estimate_usage
 from anychat.gateway.http import Headers, Writer
 from anychat.gateway.keep_alive import KeepAlive
 from anychat.gateway.metrics import Metrics
+from anychat.gateway.patience import Patience
 from anychat.gateway.question import Question
 from anychat.gateway.rescue import Rescue
 from anychat.gateway.several import answer_several
@@ -37,6 +39,8 @@ _log = logging.getLogger("anychat.gateway")
 
 # Headers of a target that callers are shown with its refusal.
 _SHOWN = ("retry-after", "retry-after-ms")
+
+_NOTHING_ASKED = ChatRequest(messages=())
 
 _BYTES_PER_TOKEN = 4
 """Of the body of a question, roughly."""
@@ -72,6 +76,7 @@ class Answering:
         self.memory = memory or (Conversations(MemoryStore(now=now)), Responses.in_memory(now=now))
         self._now = now
         self._keep_alive = keep_alive
+        self.patience = Patience(keep_alive)
 
     async def answer(self, visit: Visit, surface: Surface, plan: Plan, body: bytes, streamed: bool) -> None:
         """Answer by the plan's targets. Raises what fails before the head of the answer."""
@@ -116,7 +121,7 @@ class Answering:
         async def open(target: Target, attempt: Attempt, timeouts: Timeouts) -> Stream:
             return await first_token(question.stream(target, attempt, timeouts), target, timeouts.first_byte)
 
-        stream = await self.router.begin(plan, visit.journal, open)
+        stream = await self.patience.during(visit, self.router.begin(plan, visit.journal, open))
         try:
             await self._write(visit, question, plan, stream)
         except BaseException:
@@ -166,7 +171,7 @@ class Answering:
             finally:
                 await stream.aclose()
 
-        stream, body = await self.router.begin(plan, visit.journal, open)
+        stream, body = await self.patience.during(visit, self.router.begin(plan, visit.journal, open))
         attempt, asked = stream.attempt, stream.asked
         self.ended(visit, attempt, stream.seen, asked)
         visit.answered_by(attempt)
@@ -229,12 +234,16 @@ class Answering:
         _log.info("request %s: %s: %s", visit.id, type(error).__name__, error)
 
     async def fail(self, visit: Visit, surface: Surface, error: AnychatError) -> None:
-        """Tell a failure before the head of the answer, a target's own refusal with its status and hints to wait."""
+        """Tell a failure before the first token, a target's own refusal with its status and hints to wait."""
         attempt = next((one for one in reversed(visit.journal.attempts) if one.error is error), None)
         if attempt is not None:
             visit.answered_by(attempt)
         self.log_failure(visit, error)
-        status, body = surface.error(visit.shown(error, None if attempt is None else attempt.target), visit.id)
+        said = visit.shown(error, None if attempt is None else attempt.target)
+        if visit.streamed:
+            await self._fail_late(visit, surface, said)
+            return
+        status, body = surface.error(said, visit.id)
         head = None if attempt is None else attempt.head
         if head is not None and isinstance(error, ProviderError):
             headers = [(name, head.header(name)) for name in _SHOWN if head.header(name)]
@@ -248,6 +257,12 @@ class Answering:
         if wait is not None:
             more.append(("retry-after", str(max(1, math.ceil(wait)))))
         await visit.send(status, body, more)
+
+    async def _fail_late(self, visit: Visit, surface: Surface, said: AnychatError) -> None:
+        """Tell a failure to a caller who was sent the head while it waited; one whose answer is whole has all."""
+        if visit.writer is not None and not any(one.outcome == "answered" for one in visit.journal.attempts):
+            label = Label(id=visit.id, created=int(self._now()), model=visit.model)
+            await visit.writer.write(surface.stream(Asked(turn=_NOTHING_ASKED), label).fail(said))
 
 
 def _usage_of(seen: Sequence[Event]) -> Usage | None:

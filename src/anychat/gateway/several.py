@@ -38,7 +38,8 @@ async def answer_several(answering: "Answering", visit: Visit, question: Questio
         raise UnsupportedFeature("n: this API gives one answer", feature="n")
     asked = await question.asked()
     if asked.stream:
-        streams = await answering.router.begin(plan, visit.journal, _Opening(question, n).streams)
+        opening = answering.router.begin(plan, visit.journal, _Opening(question, n).streams)
+        streams = await answering.patience.during(visit, opening)
         try:
             await streams.write(answering, visit)
         finally:

@@ -144,8 +144,9 @@ class Visit:
         await self.reply.whole(status, [JSON, *self.headers, *(headers or ())], body)
 
     async def stream(self) -> Writer:
-        self.status = 200
-        self.streamed = True
-        self.task = asyncio.current_task()
-        self.writer = await self.reply.stream(200, [*_EVENT_STREAM, *self.headers])
+        """The writer of a streamed answer, whose head is sent the first time."""
+        if self.writer is None:
+            self.status = 200
+            self.streamed = True
+            self.writer = await self.reply.stream(200, [*_EVENT_STREAM, *self.headers])
         return self.writer
