@@ -12,6 +12,7 @@ from msgspec import structs
 
 from anychat.configuration import Settings
 from anychat.configuration.problems import InvalidSettings
+from anychat.configuration.shown import show
 from anychat.demo import Demo
 from anychat.demo.pages import PAGES, DemoPage
 from anychat.gateway.configured import build
@@ -183,6 +184,16 @@ def test_what_is_wrong_with_a_row(tmp_path: Path, row: str, key: str, says: str)
 def test_page_is_still_an_option_of_protocols(tmp_path: Path) -> None:
     text = '[providers.shop]\nprotocol = "ai-engine"\nurl = "https://shop.example"\npage = "/chat/"\n'
     assert _settings(tmp_path, text).providers["shop"].options == {"page": "/chat/"}
+
+
+def test_a_row_is_shown_as_it_was_written(tmp_path: Path) -> None:
+    text = '[providers.shop]\npage = "https://shop.example/help?key=hush"\naccept_consent = true\n'
+    shown = [one for one in show(_settings(tmp_path, text)) if one.path[:2] == ("providers", "shop")]
+    written = {one.key: (one.value, one.source) for one in shown if one.source != "default"}
+    assert written == {
+        "providers.shop.page": ("https://shop.example/help?…", "anychat.toml:4"),
+        "providers.shop.accept_consent": (True, "anychat.toml:5"),
+    }
 
 
 def test_the_guard_follows_the_settings(tmp_path: Path) -> None:

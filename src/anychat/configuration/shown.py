@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from anychat.configuration.checking import fields_of
 from anychat.configuration.problems import KeyPath, dotted
 from anychat.configuration.reading import Origin
 from anychat.configuration.settings import Settings
 from anychat.configuration.tables import ProviderTable
+from anychat.pages.site import PAGE, is_page_address
 from anychat.transport.addresses import without_credentials
 
 __all__ = ["HIDDEN", "Shown", "show", "show_toml", "toml_value"]
@@ -63,6 +64,10 @@ class _Showing:
         for pattern, price in self._settings.prices.items():
             yield from self._table(("prices", pattern), price)
         for name, provider in self._settings.providers.items():
+            if provider.protocol == PAGE:
+                # What stands in the file says both.
+                yield self._one(("providers", name, PAGE), provider.url)
+                provider = structs.replace(provider, protocol="", url="")
             yield from self._table(("providers", name), provider)
             for key in provider.options:
                 yield self._one(("providers", name, key), provider.options[key])
@@ -142,7 +147,16 @@ def _without_query(address: str) -> str:
     return f"{address.partition('?')[0]}?{HIDDEN}" if "?" in address else address
 
 
-_ADDRESSES: dict[str, Callable[[str], str]] = {"proxy": _without_password, "url": _without_query}
+def _page_without_query(page: str) -> str:
+    """The query of an address may have a key in it; that of a path below the site says which page it is."""
+    return _without_query(page) if is_page_address(page) else page
+
+
+_ADDRESSES: dict[str, Callable[[str], str]] = {
+    "proxy": _without_password,
+    "url": _without_query,
+    "page": _page_without_query,
+}
 """Key of a provider -> how its address may be seen."""
 
 
