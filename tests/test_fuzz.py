@@ -48,13 +48,17 @@ def test_recipes_that_were_made_of_traffic_stand_it():
     recorded = {}
     for file in sorted(TRAFFIC.glob("*.har")):
         exchanges = read_har(file.read_bytes())
-        protocol = create("recipe", infer(exchanges).options)
+        options = infer(exchanges).options
+        if options["answer"]["format"] == "text":
+            continue  # a plain text has no end of its own: that it broke off is the transport's to tell
+        protocol = create("recipe", options)
         asked = ((number, one, protocol.reader(one.request)) for number, one in enumerate(exchanges))
         recorded[file.stem] = [
             Answer(file.stem, number, "recipe", one.request, one.head, (one.body,), reader)
             for number, one, reader in asked
             if reader is not None and one.head is not None
         ]
+    assert len(recorded) == 12
     assert min(map(len, recorded.values())) > 0
     tallies, failure = fuzz.fuzz(recorded, seed=20260101, seconds=60, cases=600)
     assert failure is None, failure
