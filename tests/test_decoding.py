@@ -19,6 +19,7 @@ from anychat.decoding import (
     find_json,
     parse_json,
     plain_text,
+    without_lead,
 )
 from anychat.errors import RemoteProtocolError
 
@@ -252,6 +253,8 @@ def test_find_json_finds_the_object_behind_junk_and_never_a_part_of_a_cut_one(va
     for end in range(len(body)):
         # "{}" inside a text of a body with junk before it is the most that a cut can bring to light.
         assert find_json(body[:end]) in ((None,) if not junk.strip("\ufeff\n ") else (None, {}))
+    assert find_json(without_lead(body)) == value
+    assert without_lead(body)[:1] == b"{"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b"}{", b"[{}]", b'"{}"', b'{"a":1} trailing', b"{" * 9999])

@@ -41,8 +41,8 @@ SLOW = ("silence", "stall", "slow-first-token")
 
 
 def timeouts_of(fault: str) -> Timeouts:
-    limit = 0.5 if fault.startswith(SLOW) else 15.0
-    return Timeouts(connect=15, first_byte=limit, idle=limit, total=20)
+    short = 0.8 if fault.startswith(SLOW) else 15.0
+    return Timeouts(connect=15, first_byte=15.0 if fault.startswith("stall") else short, idle=short, total=20)
 
 
 class Case(Struct, frozen=True):
