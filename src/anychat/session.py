@@ -19,7 +19,7 @@ import inspect
 import secrets
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Set
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Set
 from concurrent.futures import Future
 from contextlib import aclosing
 from typing import Any, NamedTuple, Protocol
@@ -31,6 +31,7 @@ from anychat.protocols.base import SessionState, Site
 from anychat.protocols.forgiving import forgiving
 from anychat.transport.base import Exchange, Timeouts, Transport, read
 from anychat.transport.exchange import open_exchange
+from anychat.transport.leftover import read_out
 from anychat.wire import Challenge, Decoder, Handshake, Limits, Request, Response, Steps, Work
 
 __all__ = ["ChallengeHandler", "Session", "Sharing", "new_state"]
@@ -40,8 +41,6 @@ ChallengeHandler = Callable[[Challenge], str | Awaitable[str]]
 
 _MAX_REFUSALS = 100
 _MAX_DEAD_GENERATIONS = 5
-_READ_OUT_SECONDS = 0.05
-_READ_OUT_PIECES = 16
 
 
 def new_state(limits: Limits = Limits()) -> SessionState:
@@ -166,7 +165,7 @@ class Session:
                     self._prove(lease.generation)
                     yield event
                     if type(event) is Done:
-                        await _read_out(pieces)
+                        await read_out(pieces)
                         return
             for event in decoder.close():
                 self._prove(lease.generation)
@@ -311,19 +310,6 @@ class Session:
         if inspect.isawaitable(answer):
             answer = await answer
         return answer
-
-
-async def _read_out(pieces: AsyncIterator[bytes]) -> None:
-    """Read what stands behind the answer's end, so that the connection can serve again.
-
-    The answer is whole, so a service that keeps the connection open or breaks it now changes nothing.
-    """
-    try:
-        async with asyncio.timeout(_READ_OUT_SECONDS):
-            for _ in range(_READ_OUT_PIECES):
-                await anext(pieces)
-    except (StopAsyncIteration, TimeoutError, AnychatError):
-        return
 
 
 class _Lease(NamedTuple):

@@ -5,7 +5,7 @@ when the protocol's decoder has accepted it, so that what breaks off, or leaves 
 in an error event and never in an end mark.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable
 
 from anychat.chat import Done, Event, Notice
 from anychat.decoding import split_events, without_lead
@@ -20,9 +20,9 @@ SKIPPED = b": an event of the service could not be read and was left out\n\n"
 
 
 async def relay_stream(
-    exchange: Exchange, decoder: Decoder, seen: list[Event], limit: int
+    pieces: AsyncIterable[bytes], decoder: Decoder, seen: list[Event], limit: int
 ) -> AsyncGenerator[bytes, None]:
-    """The answer's bytes, event by event as they come; what they mean is added to `seen`.
+    """The bytes of an answer's body, event by event as they come; what they mean is added to `seen`.
 
     An event of which the decoder says that it was skipped (a `Notice`) does not go through.
 
@@ -30,7 +30,7 @@ async def relay_stream(
     `RemoteProtocolError` for an event longer than `limit` bytes.
     """
     rest = b""
-    async for data in exchange:
+    async for data in pieces:
         events, rest = split_events(rest + data if rest else data)
         if len(rest) > limit:
             raise RemoteProtocolError(f"an event of the answer is longer than {limit} bytes")

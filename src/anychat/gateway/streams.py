@@ -12,6 +12,7 @@ from anychat.gateway.relay import relay_stream
 from anychat.gateway.surfaces.base import Asked, StreamEncoder
 from anychat.routing.journal import Attempt
 from anychat.transport import Exchange
+from anychat.transport.leftover import let_go
 from anychat.wire import Decoder, Head
 
 __all__ = ["EventStream", "RelayedStream", "Stream"]
@@ -44,7 +45,9 @@ class RelayedStream:
         self.seen: list[Event] = []
         self.opening = b""
         self._exchange = exchange
-        self._chunks = relay_stream(exchange, decoder, self.seen, event_bytes)
+        self._pieces = aiter(exchange)
+        self._chunks = relay_stream(self._pieces, decoder, self.seen, event_bytes)
+        self._whole = False
         self._reader = reader
         self._kept: list[bytes] = []
 
@@ -90,8 +93,15 @@ class RelayedStream:
             return  # what cannot be read was not told either; it ended the stream
 
     async def aclose(self) -> None:
+        """Close the connection; at the answer's end, give it back once what stands behind has come."""
         await self._chunks.aclose()
-        await self._exchange.aclose()
+        if self._whole:
+            return
+        if self.seen and type(self.seen[-1]) is Done:
+            self._whole = True
+            let_go(self._exchange, self._pieces)
+        else:
+            await self._exchange.aclose()
 
 
 class EventStream:
