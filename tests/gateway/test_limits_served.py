@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.keyed import CALLERS, Load, Reply, ask, config, crowd, make_key, opened, until_metric
-from tests.gateway.program import Program, program, start
+from tests.gateway.program import Program, program, raw, start
 from tests.gateway.upstream import Upstream
 from tests.state.server import Server, running_server
 
@@ -122,6 +122,26 @@ async def test_answers_at_once(tmp_path: Path) -> None:
         for stream in streams:
             stream.close()
         await until_let_in(served, key)
+
+
+async def test_a_key_sees_the_models_that_it_may_ask_for(tmp_path: Path) -> None:
+    every, _ = make_key(tmp_path / LEDGER)
+    some, _ = make_key(tmp_path / LEDGER, models=("up/g*",))
+    async with Upstream(0) as upstream, program(tmp_path, config(tmp_path / LEDGER, upstream.url)) as served:
+
+        async def looked_at(path: str, key: str) -> tuple[int, set[str]]:
+            status, _, body = await raw(served.url, "GET", path, headers=f"authorization: Bearer {key}\r\n")
+            answer = json.loads(body)
+            return status, {row["id"] for row in answer.get("data", ())} or {answer.get("id", "")}
+
+        status, all_of_them = await looked_at("/v1/models", every)
+        assert status == 200
+        assert {"up/good", "up/held", "good"} <= all_of_them
+        allowed = {name for name in all_of_them if name.startswith("up/g")}
+        assert await looked_at("/v1/models", some) == (200, allowed)
+        assert await looked_at("/v1/models/up%2Fgood", some) == (200, {"up/good"})
+        for path, key in (("/v1/models/up%2Fheld", some), ("/v1/models", ""), ("/v1/models/up%2Fgood", "ak-no")):
+            assert await looked_at(path, key) == (404 if key == some else 401, {""})
 
 
 async def until_let_in(served: Program, key: str) -> None:

@@ -14,10 +14,10 @@ import pytest_asyncio
 from anychat.demo import Demo
 from anychat.gateway.core import Gateway
 from anychat.gateway.serve import serving
-from anychat.routing.targets import Provider, Targets
 from anychat.protocols import create
 from anychat.protocols.base import Site
 from anychat.providers import Access
+from anychat.routing.targets import Provider, Targets
 from tests.gateway.served import served
 from tests.gateway.test_gateway import raw
 from tests.protocols.driving import cases, load

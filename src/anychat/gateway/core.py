@@ -318,19 +318,31 @@ class Gateway:
     # The rest
 
     async def _models(self, visit: Visit) -> None:
-        await visit.send(200, msgspec.json.encode({"object": "list", "data": self._rows()}))
+        try:
+            rows = self._rows(visit)
+        except AnychatError as error:
+            await self._answering.fail(visit, self._openai, error)
+        else:
+            await visit.send(200, msgspec.json.encode({"object": "list", "data": rows}))
 
     async def _model(self, visit: Visit) -> None:
         wanted = unquote(visit.incoming.path.removeprefix("/v1/models/"))
-        row = next((row for row in self._rows() if row["id"] == wanted), None)
-        if row is None:
-            await self._answering.fail(visit, self._openai, ModelNotFound(f"the model {wanted!r} does not exist here"))
+        try:
+            row = next((row for row in self._rows(visit) if row["id"] == wanted), None)
+            if row is None:
+                raise ModelNotFound(f"the model {wanted!r} does not exist here")
+        except AnychatError as error:
+            await self._answering.fail(visit, self._openai, error)
         else:
             await visit.send(200, msgspec.json.encode(row))
 
-    def _rows(self) -> list[dict[str, object]]:
+    def _rows(self, visit: Visit) -> list[dict[str, object]]:
+        """The models that the caller may ask for. Raises `AuthError` for one who needs a key and has none."""
+        key = self.callers.who(visit.incoming.headers)
         return [
-            {"id": name, "object": "model", "created": 0, "owned_by": owner} for name, owner in self.targets.models()
+            {"id": name, "object": "model", "created": 0, "owned_by": owner}
+            for name, owner in self.targets.models()
+            if key is None or key.allows(name)
         ]
 
     async def _live(self, visit: Visit) -> None:

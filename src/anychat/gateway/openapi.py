@@ -283,7 +283,8 @@ def document() -> Schema:
     """The document."""
     listed = ("The models.", _json("Models"))
     id_of_model: Schema = {"name": "id", "in": "path", "required": True, "schema": _TEXT}
-    found = {200: ("The model.", _json("Model")), 404: (_REFUSALS[404], _json("Error"))}
+    keyless = ("A caller's key is needed, and this is none.", _json("Error"))
+    found = {200: ("The model.", _json("Model")), 401: keyless, 404: (_REFUSALS[404], _json("Error"))}
     status = ("How it is.", _json("Status"))
     refused = ("The admin's key is needed.", _json("Error"))
     model: Schema = {"name": "model", "in": "query", "required": True, "schema": {**_TEXT, "minLength": 1}}
@@ -314,7 +315,7 @@ def document() -> Schema:
             "/v1/messages/count_tokens": _question(
                 "How many tokens a question has", "TokensQuestion", "Tokens", streamed=False, error=messages
             ),
-            "/v1/models": _look("The models", {200: listed}),
+            "/v1/models": _look("The models", {200: listed, 401: keyless}),
             "/v1/models/{id}": _look("One model", found, [id_of_model]),
             "/health/live": _look("Whether it runs", {200: status}),
             "/health/ready": _look("Whether it takes questions", {200: status, 503: status}),
