@@ -272,10 +272,14 @@ async def test_a_refused_finding_is_made_again(demo: Demo) -> None:
     assert _looks(demo) == 2, "the new finding is kept"
 
 
-async def test_a_site_that_goes_on_refusing_is_looked_at_once(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("anew", [False, True], ids=["a session that worked", "a new session"])
+async def test_a_site_that_goes_on_refusing_is_looked_at_once(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch, anew: bool
+) -> None:
     client = AsyncClient(page=_address(demo))
     await _text(client)
-    await client.close()  # the nonces are forgotten, so that the next question reads the page
+    if anew:
+        await client.close()
     demo.faults[CHAT.path] = "plugin-off"
     looks = []
 
