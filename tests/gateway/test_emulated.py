@@ -368,3 +368,14 @@ async def test_the_limit_of_an_answer_reaches_every_api(plain: Served, model: st
     async with anthropic.AsyncAnthropic(base_url=plain[0], api_key="any", max_retries=0) as api:
         message = await api.messages.create(model=model, max_tokens=16, messages=[{"role": "user", "content": "hi"}])
     assert message.stop_reason == "max_tokens"
+
+
+async def test_a_service_of_short_questions_says_that_the_words_for_tools_count(emulating: Served):
+    url, _, _ = emulating
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(
+                model="Chatgpt4Online/default", messages=[{"role": "user", "content": "Weather?"}], tools=TOOLS
+            )
+    assert caught.value.code == "context_length_exceeded"
+    assert "put into words for this service, and these count" in caught.value.message

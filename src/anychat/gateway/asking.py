@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from anychat.chat import ChatRequest, Done, Event, Usage
+from anychat.errors import ContextTooLong
 from anychat.gateway.emulation import answer, emulate
 from anychat.gateway.estimate import answer_texts, estimate_usage
 from anychat.routing.targets import Target
@@ -39,6 +40,12 @@ service's records hang on): it is left out for a target that does not know it, a
 """
 
 
+_WORDS_COUNT = (
+    "(Tools and JSON are put into words for this service, and these count, too: "
+    "ask without them, with shorter ones, or another service.)"
+)
+
+
 def ask(target: Target, turn: ChatRequest, timeouts: Timeouts, *, forgive: bool = False) -> AsyncGenerator[Event, None]:
     """The events of the target's answer, with what its provider emulates.
 
@@ -70,10 +77,14 @@ async def _counted(turn: ChatRequest, events: AsyncGenerator[Event, None]) -> As
     """
     seen: list[Event] = []
     counted = False
-    async with aclosing(events):
-        async for event in events:
-            counted = counted or isinstance(event, Usage)
-            if isinstance(event, Done) and not counted:
-                yield estimate_usage(turn, answer_texts(seen))
-            seen.append(event)
-            yield event
+    try:
+        async with aclosing(events):
+            async for event in events:
+                counted = counted or isinstance(event, Usage)
+                if isinstance(event, Done) and not counted:
+                    yield estimate_usage(turn, answer_texts(seen))
+                seen.append(event)
+                yield event
+    except ContextTooLong as error:
+        error.args = (f"{error} {_WORDS_COUNT}",)
+        raise
