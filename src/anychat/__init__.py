@@ -196,8 +196,8 @@ _HOME: dict[str, str] = {
     "anychat.cookies": "get_cookies load_cookies set_cookies set_cookies_dir",
     "anychat.errors": "AddressRefused AnychatError AssistantGone AuthError BadRequest ChallengeRequired ConfigError"
     " ConnectFailed ConnectionLost ConsentNeeded ContextTooLong LocalError MissingCookies MissingDependency"
-    " ModelNotFound ProofOfWorkError ProtocolDrift ProviderError ProviderUnavailable RateLimited Refused RemoteProtocolError"
-    " StaleSession StorageError TimedOut TransportError TruncatedAnswer UnsupportedFeature",
+    " ModelNotFound ProofOfWorkError ProtocolDrift ProviderError ProviderUnavailable RateLimited Refused"
+    " RemoteProtocolError StaleSession StorageError TimedOut TransportError TruncatedAnswer UnsupportedFeature",
     "anychat.providers": "AbstractProvider Access AsyncGeneratorProvider AsyncProvider AsyncResult CreateResult"
     " ProviderModelMixin open_session",
     "anychat.registry": "endpoint get_provider register",

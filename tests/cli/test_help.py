@@ -53,7 +53,17 @@ def test_the_version(run):
 
 
 def test_the_help_needs_none_of_the_heavy_packages():
-    heavy = ("wreq", "aiohttp", "rich", "prompt_toolkit", "selectolax", "httptools", "msgspec", "asyncio", "http.cookiejar")
+    heavy = (
+        "wreq",
+        "aiohttp",
+        "rich",
+        "prompt_toolkit",
+        "selectolax",
+        "httptools",
+        "msgspec",
+        "asyncio",
+        "http.cookiejar",
+    )
     code = f"import sys, anychat.cli; print(*(name for name in {heavy!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -8,11 +8,11 @@ from anychat.demo import Demo
 from anychat.gateway.core import Gateway
 from anychat.gateway.http import ServerLimits
 from anychat.gateway.serve import Interface, serving
-from anychat.routing.targets import Provider, Targets
 from anychat.protocols import create
 from anychat.protocols.base import Site
 from anychat.providers import Access
 from anychat.registry import get_provider
+from anychat.routing.targets import Provider, Targets
 
 SITES = ("Chatgpt4o", "Chatgpt4Online", "ChatGptt", "Aichat", "ChatGpt")
 """The services that are classes."""

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from anychat.chat import Delta, Done, Event, Usage
-from anychat.errors import AnychatError, RemoteProtocolError
 from anychat.decoding import split_events
+from anychat.errors import AnychatError, RemoteProtocolError
 from anychat.gateway.relay import relay_stream
 from anychat.protocols import create
 from anychat.protocols.base import Forwarding, Site

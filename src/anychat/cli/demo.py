@@ -19,11 +19,11 @@ from anychat.demo.server import Demo
 from anychat.errors import AnychatError, ProviderError
 from anychat.gateway.core import Gateway
 from anychat.gateway.serve import serving
-from anychat.routing.targets import Provider, Targets
 from anychat.protocols import create
 from anychat.protocols.base import Site
 from anychat.providers import Access
 from anychat.registry import get_provider
+from anychat.routing.targets import Provider, Targets
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
