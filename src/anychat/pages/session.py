@@ -130,20 +130,14 @@ class PageSession(Session):
             known: _Known | None = await self._ready(times)
             while known is not None:
                 self._check(known.assistant.found, turn)
-                left = _left(times, until)
+                asked = known.session.ask(
+                    turn, strict=strict, timeouts=_left(times, until), on_challenge=on_challenge, forgive=forgive
+                )
+                started = False
                 try:
-                    started = False
-                    asked = known.session.ask(
-                        turn, strict=strict, timeouts=left, on_challenge=on_challenge, forgive=forgive
-                    )
-                    async with aclosing(asked) as events:
+                    async with aclosing(_untold(asked, told)) as events:
                         async for event in events:
-                            if isinstance(event, Notice):
-                                if event in told:
-                                    continue
-                                told.append(event)
-                            else:
-                                started = True
+                            started = started or not isinstance(event, Notice)
                             yield event
                     known.answered = True
                     return
@@ -256,6 +250,17 @@ class PageSession(Session):
         site = _site_of(self.site, found)
         own = same_origin(self.site.url, site.url) is not None
         self._known = _Known(assistant, self._opened(site, own), looked)
+
+
+async def _untold(events: AsyncGenerator[Event, None], told: list[Notice]) -> AsyncGenerator[Event, None]:
+    """The events without the notices that were told already, by the assistant that was asked before."""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Notice):
+                if event in told:
+                    continue
+                told.append(event)
+            yield event
 
 
 def _site_of(page: Site, found: Found) -> Site:
