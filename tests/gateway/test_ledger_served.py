@@ -9,8 +9,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from anychat.demo import Demo
 from tests.gateway.keyed import Reply, ask, config, make_key, opened
-from tests.gateway.program import Program, program
+from tests.gateway.program import Program, demo_config, program, question_body, raw
 from tests.gateway.upstream import COMPLETION, PIECES, PROMPT, Upstream
 
 ROUTES = """
@@ -25,6 +26,9 @@ targets = ["up/bad", "up/good"]
 [routes.resumed]
 targets = ["up/cut", "up/good"]
 recover = "resume"
+[routes.restarted]
+targets = ["up/cut", "up/good"]
+recover = "restart"
 [routes.hedged]
 targets = ["up/silent", "up/good"]
 hedge_after = 0.05
@@ -95,6 +99,7 @@ async def test_what_is_answered_and_by_whom(tmp_path: Path) -> None:
             "stream": await ask(served, plain, "smart", "stream", stream=True, **COUNTED),
             "over": await ask(served, plain, "over", "over"),
             "resumed": await ask(served, plain, "resumed", "resumed", stream=True, **COUNTED),
+            "restarted": await ask(served, plain, "restarted", "restarted", stream=True, **COUNTED),
             "hedged": await ask(served, plain, "hedged", "hedged"),
         }
         await upstream.until_active(0)
@@ -102,7 +107,7 @@ async def test_what_is_answered_and_by_whom(tmp_path: Path) -> None:
         assert await served.ended() == 0
     assert {status for status, _, _ in replies.values()} == {200}
     assert {usage_of(reply) for reply in replies.values()} == {(PROMPT, COMPLETION)}
-    assert text_of(replies["resumed"]) == TEXT
+    assert text_of(replies["resumed"]) == text_of(replies["restarted"]) == TEXT
     rows = rows_of(ledger)
     assert set(rows) == set(replies)
     for row in rows.values():
@@ -114,13 +119,15 @@ async def test_what_is_answered_and_by_whom(tmp_path: Path) -> None:
         "stream": (("up/smart", "answered", 200),),
         "over": (("up/bad", "failed", 500), answered),
         "resumed": (("up/cut", "failed", 0), answered),
+        "restarted": (("up/cut", "failed", 0), answered),
         "hedged": (("up/silent", "cancelled", 0), answered),
     }
     costs = {name: row.cost for name, row in rows.items()}
     # What broke off had given two pieces, and was a question too.
-    broken = costs.pop("resumed")
-    assert broken is not None
-    assert broken > COST + 2 * 2000
+    for name in ("resumed", "restarted"):
+        broken = costs.pop(name)
+        assert broken is not None
+        assert broken > COST + 2 * 2000
     assert set(costs.values()) == {COST}
     assert sum(len(row.attempts) for row in rows.values()) == upstream.asked.total()
 
@@ -198,3 +205,32 @@ async def test_its_sums_are_those_that_callers_were_told(tmp_path: Path) -> None
     # What a caller is told when the head is sent: a rescue comes after it.
     for number, (_, headers, _) in enumerate(replies):
         assert len(rows[f"r{number}"].attempts) >= int(headers.get("x-anychat-attempts", 0))
+
+
+async def test_what_nobody_saw_of_a_broken_answer_was_used_all_the_same(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.sqlite"
+    async with Demo(delay=0) as demo:
+        more = f'''
+[ledger]
+url = "{ledger}"
+[prices."web/*"]
+input = 1000
+output = 2000
+[providers.web]
+protocol = "chatgpt-web"
+url = "{demo.url}/ChatGpt"
+models = ["gpt-4o"]
+'''
+        async with program(tmp_path, demo_config(demo.url, more)) as served:
+            demo.faults["/ChatGpt"] = "cut=5"
+            # Asked for all of it at once; this service streams all the same.
+            head = "x-request-id: unseen\r\n"
+            assert (await raw(served.url, "POST", "/v1/chat/completions", question_body("web/gpt-4o"), head))[0] == 502
+            served.process.terminate()
+            assert await served.ended() == 0
+    row = rows_of(ledger)["unseen"]
+    assert row.attempts == (("web/gpt-4o", "failed", 0),)
+    # The caller was told of no tokens.
+    assert row.tokens == (0, 0)
+    assert row.cost is not None
+    assert row.cost > 2 * 2000

@@ -166,7 +166,7 @@ class Answering:
                 async with aclosing(stream.pieces()) as pieces:
                     return stream, b"".join([stream.opening, *[piece async for piece in pieces]])
             except AnychatError:
-                attempt.usage = _usage_of(stream.seen)
+                attempt.usage = _usage_of(stream.seen) or _estimated(visit, stream.seen, stream.asked)
                 raise
             finally:
                 await stream.aclose()

@@ -8,9 +8,10 @@ from typing import Any
 from msgspec import Struct, structs
 
 from anychat.chat import ChatRequest, Event, Message, Notice
-from anychat.errors import ProviderError, RemoteProtocolError, UnsupportedFeature
+from anychat.errors import AnychatError, ProviderError, RemoteProtocolError, UnsupportedFeature
 from anychat.gateway.asking import ask
 from anychat.gateway.conversations import Conversations, Responses
+from anychat.gateway.estimate import answer_texts, estimate_usage
 from anychat.gateway.relay import read_events, relay_whole
 from anychat.gateway.streams import EventStream, RelayedStream
 from anychat.gateway.surfaces.anthropic_request import thinking_as_effort
@@ -138,11 +139,17 @@ class Question:
         self, target: Target, attempt: Attempt, asked: Asked, events: AsyncGenerator[Event, None]
     ) -> Whole:
         seen: list[Event] = []
-        async with aclosing(events):
-            async for event in events:
-                if attempt.first is None and type(event) is not Notice:
-                    attempt.first = self.visit.journal.now()
-                seen.append(event)
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    if attempt.first is None and type(event) is not Notice:
+                        attempt.first = self.visit.journal.now()
+                    seen.append(event)
+        except AnychatError:
+            if texts := list(answer_texts(seen)):
+                # Nobody sees this part of an answer, but it was made.
+                attempt.usage = estimate_usage(asked.turn, texts)
+            raise
         label = self.label(target)
         return Whole(attempt, self.surface.whole(asked, seen, label), seen, asked, label)
 
