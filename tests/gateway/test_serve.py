@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 import secrets
 import signal
 import socket
@@ -155,6 +156,27 @@ async def test_others_are_let_in_by_keys_only(demo: Demo, tmp_path: Path):
 
 
 # Limits
+
+
+async def test_thousands_of_connections_keep_nobody_waiting(demo: Demo, tmp_path: Path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2500
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * wanted)), hard))
+    async with program(tmp_path, demo_config(demo.url)) as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        opened = []
+        try:
+            for _ in range(wanted):
+                _, writer = await asyncio.open_connection(host, int(port))
+                writer.write(b"GET /health/live HTTP/1.1\r\n")
+                opened.append(writer)
+            # Less than the time after which the server closes connections that send no head.
+            async with asyncio.timeout(10):
+                status, _, _ = await raw(served.url, "GET", "/health/live")
+            assert status == 200
+        finally:
+            for writer in opened:
+                writer.close()
 
 
 async def test_limits_hold(demo: Demo, tmp_path: Path):

@@ -19,6 +19,10 @@ __all__ = ["Interface", "is_loopback", "reserved", "run", "serving", "url_of"]
 Interface = Literal["rsgi", "asgi"]
 
 
+_MOST_CONNECTIONS = 1_000_000
+"""More than a process may have open: no limit of the server's own."""
+
+
 @contextmanager
 def reserved(host: str, port: int) -> Iterator[tuple[str, int]]:
     """An address and a port, a free one for 0, which nobody takes meanwhile but servers that share it.
@@ -113,6 +117,9 @@ async def serving(
             http=HTTPModes.http1,
             websockets=False,
             backlog=2048,
+            # Without it no more connections than the backlog are served at once, and further callers wait without
+            # a word. How many questions are answered at once is the gateway's own limit, with a 503 for the rest.
+            backpressure=_MOST_CONNECTIONS,
             log_enabled=False,
             http1_settings=HTTP1Settings(
                 header_read_timeout=max(1, int(header_seconds * 1000)), max_buffer_size=header_bytes
