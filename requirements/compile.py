@@ -3,6 +3,9 @@
 Reads pyproject.toml and writes run.txt (to run anychat) and dev.txt (to test it: the same and the
 group `dev`), with the digests of every file that PyPI has of a version, for all platforms. The
 settings that pip has on this machine are left aside: no address and no path gets into the files.
+
+Run it by the oldest Python that anychat takes (3.11; best one before 3.11.3): some packages need a
+backport there alone, and pins that another Python made would lack it.
 """
 
 import os
