@@ -10,7 +10,7 @@ from typing import TypeVar
 from anychat.errors import AnychatError, ProviderUnavailable, RateLimited, TimedOut
 from anychat.routing.health import Health
 from anychat.routing.journal import Attempt, Journal
-from anychat.routing.policy import Ask, Choice, Failed, GiveUp, classify, next_step
+from anychat.routing.policy import Ask, Choice, Failed, GiveUp, Strategy, classify, next_step
 from anychat.routing.targets import Plan, Target
 from anychat.transport import Timeouts
 
@@ -20,6 +20,13 @@ T = TypeVar("T")
 
 Open = Callable[[Target, Attempt, Timeouts], Awaitable[T]]
 """Asks a target; gives what it opened once the first token is there. Closes what it opened when it raises."""
+
+_CHOSEN: dict[Strategy, str] = {
+    "failover": "first in order",
+    "weighted": "drawn by weight",
+    "fastest": "the quickest to a first token, or not measured yet",
+}
+"""Why a target is the first to be asked."""
 
 _BESIDES = frozenset({"unsupported"})
 """Kinds of failure in which the target was not asked at all."""
@@ -47,7 +54,7 @@ class Router:
         self._on_failure = on_failure
         self._on_opened = on_opened
 
-    async def begin(self, plan: Plan, journal: Journal, open: Open[T], *, why: str = "first in order") -> T:
+    async def begin(self, plan: Plan, journal: Journal, open: Open[T], *, why: str = "") -> T:
         """What the first target to give a token opened.
 
         Raises the last failure when the policy gives up; each attempt stands in the journal.
@@ -72,7 +79,7 @@ class Router:
                     return opened[0]
                 continue
             try:
-                return await self._ask(plan, journal, open, step, self._reason(journal, why))
+                return await self._ask(plan, journal, open, step, self._reason(plan, journal, why))
             except AnychatError:
                 continue  # it stands in the journal, and the policy says what follows
 
@@ -101,9 +108,9 @@ class Router:
         deadline = journal.deadline
         return target.timeouts if deadline is None else target.timeouts.within(deadline - time.monotonic())
 
-    def _reason(self, journal: Journal, why: str) -> str:
+    def _reason(self, plan: Plan, journal: Journal, why: str) -> str:
         if not journal.failed:
-            return why
+            return why or _CHOSEN[plan.rules.strategy]
         last = journal.failed[-1]
         return f"after {last.choice.target} failed: {last.kind}"
 
@@ -161,7 +168,7 @@ class Router:
 
         None when both failed, or the first did before its time. The slower one is cancelled.
         """
-        racing = [asyncio.ensure_future(self._ask(plan, journal, open, step, "first in order"))]
+        racing = [asyncio.ensure_future(self._ask(plan, journal, open, step, _CHOSEN[plan.rules.strategy]))]
         won: asyncio.Future[T] | None = None
         try:
             done, _ = await asyncio.wait(racing, timeout=after)
