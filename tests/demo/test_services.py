@@ -200,7 +200,8 @@ async def test_a_rewritten_answer() -> None:
 
 
 async def test_a_requirements_token_works_once_and_only_with_its_own_proof() -> None:
-    async with Demo(delay=0) as demo:
+    # So hard that another's proof does not hold by chance.
+    async with Demo(delay=0, difficulty="000fff") as demo:
         path = f"{ANON}/conversation"
         _, headers = await tokens(demo)
         assert (await post_json(demo.url, path, body(), headers=headers)).status == 200

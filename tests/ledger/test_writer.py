@@ -243,7 +243,7 @@ def test_closing_gives_up_in_time_and_tells_what_is_lost(tmp_path: Path) -> None
     fill(ledger, range(1, 11))
     assert ledger.close(0.3) == 30
     assert (ledger.dropped, ledger.queued) == (30, 0)
-    wait_until(lambda: "anychat-ledger" not in {thread.name for thread in threading.enumerate()})
+    wait_until(lambda: not ledger._thread.is_alive())
 
 
 def test_any_failure_is_taken_for_a_lost_database(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +34,19 @@ class Server:
         settings = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--appendonly", "no", *options]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen([PROGRAM, *settings], stdout=log, stderr=subprocess.STDOUT)
+        self._listening()
+
+    def _listening(self) -> None:
+        """Wait until it takes connections; it tells nobody."""
+        ends = time.monotonic() + 20
+        while time.monotonic() < ends:
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(str(self.socket)) == 0:
+                    return
+            assert self._process is not None
+            assert self._process.poll() is None, self._log.read_text("utf-8")
+            time.sleep(0.01)
+        raise AssertionError("the server does not listen")
 
     def kill(self) -> None:
         self.tell(signal.SIGKILL)

@@ -90,9 +90,7 @@ def _secrets(provider: Provider) -> Iterator[str]:
 
 def build(settings: Settings) -> Gateway:
     """A gateway as the settings say, with its books. Raises `ConfigError` when there is nothing to serve."""
-    if not settings.providers:
-        where = f"{settings.file} names no provider" if settings.file else "there is no anychat.toml"
-        raise ConfigError(f"{where}: write a [providers.NAME] table, or begin with `anychat init`")
+    _check_providers(settings)
     state = open_state(settings.gateway.state)
     opened = open_shared(state) if is_shared(settings.gateway.state) else open_session
     targets = targets_of(settings, opened=opened)
@@ -112,8 +110,15 @@ def build(settings: Settings) -> Gateway:
 
 def check_served(settings: Settings) -> None:
     """Raises `ConfigError` for what cannot be served as it is configured."""
+    _check_providers(settings)
     targets_of(settings)
     _check_access(settings)
+
+
+def _check_providers(settings: Settings) -> None:
+    if not settings.providers:
+        where = f"{settings.file} names no provider" if settings.file else "there is no anychat.toml"
+        raise ConfigError(f"{where}: write a [providers.NAME] table, or begin with `anychat init`")
 
 
 def _check_access(settings: Settings) -> None:
