@@ -118,6 +118,7 @@ async def test_who_leaves_while_it_waits_is_forgotten(interface: Any, path: str)
             await reader.readuntil(LIFE)
         await demo.log.wait_hangups(1)
         await all_answered(core)
+        assert b"anychat_open_streams 0.0" in core.metrics.text()
 
 
 @both

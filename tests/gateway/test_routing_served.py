@@ -326,6 +326,7 @@ async def test_both_racers_are_closed_when_the_caller_goes_away(surface: str) ->
         for demo in (on.first, on.second):
             await demo.log.wait_hangups(1)
             await demo.log.wait_open_connections(0)
+        assert (on.first.log.hangups, on.second.log.hangups) == (1, 1)
 
 
 # Circuits
