@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from anychat.cli.config import load_settings
+from anychat.cli.config import config_option, load_settings
 from anychat.errors import ConfigError
 from anychat.ledger.database import Database, default_file, open_database
 
@@ -23,19 +23,10 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 def ledger_options(command: F) -> F:
     """Adds `--config` and `--ledger`."""
-    config = click.option(
-        "-c",
-        "--config",
-        "file",
-        type=click.Path(path_type=Path),
-        default=None,
-        metavar="FILE",
-        help="The configuration; else ANYCHAT_CONFIG, ./anychat.toml, or that of the user's config folder.",
-    )
     ledger = click.option(
         "--ledger", "url", default=None, metavar="URL", help="Another ledger than the configuration's: a file or URL."
     )
-    return config(ledger(command))
+    return config_option(ledger(command))
 
 
 def open_ledger(file: Path | None, url: str | None) -> Database:

@@ -136,7 +136,7 @@ class Answering:
         if asked is not None:
             visit.degraded(asked.echo.get("dropped", ()), stream.seen)
         writer = await visit.stream()
-        rescue: Rescue | None = None
+        rescued = False
         with self.streaming(writer, stream):
             try:
                 if stream.opening:
@@ -149,12 +149,12 @@ class Answering:
                 self.ended(visit, attempt, stream.seen, asked)
             except AnychatError as error:
                 self.broke(visit, attempt, error, stream.seen, asked)
-                rescue = Rescue(self, visit, question, plan, stream, error)
-                if not await rescue.run(writer):
+                rescued = await Rescue(self, visit, question, plan, stream).run(writer)
+                if not rescued:
                     self.log_failure(visit, error)
                     await writer.write(stream.encoder.fail(visit.shown(error, attempt.target)))
                     return
-        if asked is not None and rescue is None:
+        if asked is not None and not rescued:
             await self.remember(visit, attempt.target, asked, stream.seen, question.label(attempt.target))
 
     async def _held_back(self, visit: Visit, question: Question, plan: Plan) -> None:

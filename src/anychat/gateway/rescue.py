@@ -29,7 +29,7 @@ __all__ = ["Rescue"]
 
 
 class Rescue:
-    """Goes on with one broken stream. `error` is what the caller sees should nobody be able to."""
+    """Goes on with one broken stream."""
 
     def __init__(
         self,
@@ -38,7 +38,6 @@ class Rescue:
         question: Question,
         plan: Plan,
         stream: Stream,
-        error: AnychatError,
     ) -> None:
         self._answering = answering
         self._visit = visit
@@ -49,7 +48,6 @@ class Rescue:
         """So many of the events that were told came from the stream that broke."""
         self._seen = stream.seen
         self._broken = stream
-        self.error = error
 
     async def run(self, writer: Writer) -> bool:
         """Write the rest of the answer; whether it is whole now. Nothing is written when no target goes on."""

@@ -35,8 +35,7 @@ _BESIDES = frozenset({"unsupported"})
 class Router:
     """Asks targets in turn. One for a process: what it learns of their health serves all questions.
 
-    `on_failure` is told of each attempt that failed, with the kind of failure; `on_opened` of each
-    circuit that opens: the id of the choice, and whether it is that of its key only.
+    `on_opened` is told of each circuit that opens: the id of the choice, and whether it is that of its key only.
     """
 
     def __init__(
@@ -45,13 +44,11 @@ class Router:
         *,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
-        on_failure: Callable[[Attempt, str], None] | None = None,
         on_opened: Callable[[str, bool], None] | None = None,
     ) -> None:
         self.health = health or Health()
         self._clock = clock
         self._chance = chance
-        self._on_failure = on_failure
         self._on_opened = on_opened
 
     async def begin(self, plan: Plan, journal: Journal, open: Open[T], *, why: str = "") -> T:
@@ -150,8 +147,6 @@ class Router:
         opened = self.health.failed(choice.id, kind, now, wait)
         if opened and self._on_opened is not None:
             self._on_opened(choice.id, kind == "credentials")
-        if self._on_failure is not None:
-            self._on_failure(attempt, kind)
 
     def cancelled(self, journal: Journal, attempt: Attempt) -> None:
         """The caller went away, or another attempt was quicker."""
