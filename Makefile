@@ -1,6 +1,6 @@
 # Needs make and python3 (3.11 or later, with venv). `make run` and `make test` are all a newcomer needs.
 #
-#   make run [ARGS="..."]     anychat demo: plays five chat services, asks them all through a gateway, and serves it
+#   make run [ARGS="..."]     tolmach demo: plays five chat services, asks them all through a gateway, and serves it
 #   make test [ARGS="..."]    the tests (ARGS for pytest)
 #   make lint, make fix       ruff and mypy; what ruff can mend by itself
 #   make bench [ARGS="..."]   measurements (ARGS names some of them: decoders session)
@@ -23,13 +23,13 @@ define install
 		exec "$$python" requirements/install.py $(1); \
 	fi; \
 done; \
-echo "anychat needs Python 3.11 or later; none found$(if $(PYTHON), as $(PYTHON)). \
+echo "tolmach needs Python 3.11 or later; none found$(if $(PYTHON), as $(PYTHON)). \
 Install one, or say where it is: make $@ PYTHON=/path/to/python3" >&2; exit 1
 endef
 
 run:
 	$(call install,run)
-	@$(bin)/anychat demo $(ARGS)
+	@$(bin)/tolmach demo $(ARGS)
 
 test:
 	$(call install,dev)
@@ -56,11 +56,11 @@ soak:
 
 fuzz:
 	$(call install,dev)
-	@$(bin)/python -m anychat.testing.fuzz $(ARGS)
+	@$(bin)/python -m tolmach.testing.fuzz $(ARGS)
 
 docs:
 	$(call install,dev)
-	@$(bin)/python -m anychat.testing.tables $(ARGS)
+	@$(bin)/python -m tolmach.testing.tables $(ARGS)
 
 requirements:
 	$(call install,dev)

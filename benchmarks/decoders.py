@@ -16,8 +16,8 @@ from pathlib import Path
 
 from report import heading, table
 
-from anychat.testing import recordings
-from anychat.testing.conformance import Answer, answers, run
+from tolmach.testing import recordings
+from tolmach.testing.conformance import Answer, answers, run
 
 SECONDS = 1.0
 LONGEST = 5

@@ -38,8 +38,8 @@ from gateway_processes import (
 from report import heading, table
 
 GOAL = 6.0
-OURS = "anychat: keys, route, ledger"
-WORKERS = "anychat, no keys, two workers"
+OURS = "tolmach: keys, route, ledger"
+WORKERS = "tolmach, no keys, two workers"
 CONNECTIONS = 32
 NEEDED = ("nginx", OURS)
 """Without these there is nothing to say."""
@@ -72,10 +72,10 @@ def ours(folder: Path, upstream: int) -> Iterator[Contender]:
         key = gateway_key(folder, port, limits=limits)
         yield Contender(name, port, command, (("Authorization", f"Bearer {key}"),))
     variants: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("anychat, no keys", {}),
-        ("anychat, no keys, no ledger", {"ledger": False}),
-        ("anychat, no keys, no ledger, no route", {"ledger": False, "route": False}),
-        ("anychat, no keys, asyncio's loop", {"loop": "asyncio"}),
+        ("tolmach, no keys", {}),
+        ("tolmach, no keys, no ledger", {"ledger": False}),
+        ("tolmach, no keys, no ledger, no route", {"ledger": False, "route": False}),
+        ("tolmach, no keys, asyncio's loop", {"loop": "asyncio"}),
         (WORKERS, {"workers": 2}),
     )
     for name, options in variants:
@@ -161,7 +161,7 @@ def main() -> None:
     if missing := missing_tools("wrk", "nginx"):
         sys.exit(missing)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="anychat-bench-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tolmach-bench-")))
         folder.chmod(0o755)
         upstream = free_port()
         stack.enter_context(served(nginx_command(folder, upstream), upstream))
@@ -217,7 +217,7 @@ def show(rounds: dict[str, list[Round]], idle: dict[str, int], after: dict[str, 
     print(
         f"\ngoal: at most {GOAL:g} times nginx's CPU, all of it on: {ratio:.1f}, {'met' if ratio <= GOAL else 'MISSED'}"
     )
-    one, two = (statistics.median(run.cpu for run in rounds[name]) for name in ("anychat, no keys", WORKERS))
+    one, two = (statistics.median(run.cpu for run in rounds[name]) for name in ("tolmach, no keys", WORKERS))
     print(f"two workers do {2 * one / two:.2f} times the work of one with a CPU for each, by CPU time; goal: 1.7")
 
 

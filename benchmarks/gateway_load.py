@@ -17,7 +17,7 @@ from typing import cast
 
 from gateway_processes import STREAMED
 
-from anychat.gateway.serve import run
+from tolmach.gateway.serving.server import run
 
 _SENT = re.compile(rb"@(\d+)@")
 

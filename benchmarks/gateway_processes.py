@@ -189,12 +189,12 @@ def gateway_command(
     ledger: bool = True,
     route: bool = True,
 ) -> list[str]:
-    """`anychat serve` before the upstream at a port; requests are not logged, as with nginx.
+    """`tolmach serve` before the upstream at a port; requests are not logged, as with nginx.
 
     The model is a route with two targets, and each request is written into a ledger of its own, unless told
     otherwise. The loop "asyncio" hides uvloop from it.
     """
-    file = folder / f"anychat-{port}.toml"
+    file = folder / f"tolmach-{port}.toml"
     lines = [
         f'[gateway]\nport = {port}\nworkers = {workers}\n[gateway.log]\nlevel = "warning"',
         f'[ledger]\nurl = "{folder / f"ledger-{port}.sqlite" if ledger else "off"}"',
@@ -207,14 +207,14 @@ def gateway_command(
         lines.append('[routes.gpt-4o]\ntargets = ["upstream/gpt-4o", "second/gpt-4o"]\nrecover = "resume"')
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     hide = "import sys; sys.modules['uvloop'] = None; " if loop == "asyncio" else ""
-    start = f"{hide}from anychat.cli import main; main()"
+    start = f"{hide}from tolmach.cli import main; main()"
     return [sys.executable, "-c", start, "serve", "--config", str(file)]
 
 
 def gateway_key(folder: Path, port: int, *, limits: bool = False) -> str:
     """A caller's key of that gateway, which must have a ledger; with limits, they are such that nobody reaches them."""
-    file = folder / f"anychat-{port}.toml"
-    start = "from anychat.cli import main; main()"
+    file = folder / f"tolmach-{port}.toml"
+    start = "from tolmach.cli import main; main()"
     more = ["--rpm", "1000000000", "--tpm", "1000000000000", "--streams", "100000"] if limits else []
     command = [sys.executable, "-c", start, "keys", "add", "bench", *more, "--config", str(file)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

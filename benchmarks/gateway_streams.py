@@ -58,7 +58,7 @@ def percentile(values: list[float], share: float) -> float:
 
 def short(streams: int, rounds: int) -> None:
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="anychat-bench-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tolmach-bench-")))
         folder.chmod(0o755)
         up = upstream(stack, EVENTS, GAP)
         port = free_port()
@@ -68,8 +68,8 @@ def short(streams: int, rounds: int) -> None:
         asked = (
             ("directly", up, CHAT),
             ("nginx", nginx, CHAT),
-            ("anychat, passed through", gateway, CHAT),
-            ("anychat, translated", gateway, MESSAGES),
+            ("tolmach, passed through", gateway, CHAT),
+            ("tolmach, translated", gateway, MESSAGES),
         )
         cpu: dict[str, list[float]] = {name: [] for name, _, _ in asked}
         found: dict[str, dict[str, Any]] = {name: {"first": [], "late": [], "joined": 0, "bad": 0} for name in cpu}
@@ -111,11 +111,11 @@ def short(streams: int, rounds: int) -> None:
 def many(streams: int, seconds: int) -> None:
     ramp = max(5, streams // 400)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="anychat-bench-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tolmach-bench-")))
         folder.chmod(0o755)
         up = upstream(stack, seconds + ramp, 1.0)
         rows = []
-        for name in ("nginx", "anychat"):
+        for name in ("nginx", "tolmach"):
             port = free_port()
             command = (
                 nginx_command(folder, port, up.port, streams=True)

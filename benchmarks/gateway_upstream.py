@@ -11,7 +11,7 @@ import sys
 import time
 from typing import cast
 
-from anychat.gateway.serve import run
+from tolmach.gateway.serving.server import run
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _CHUNK = (

@@ -1,4 +1,4 @@
-"""What the ledger of `anychat serve` lacks after the gateway was killed in mid-load, and after outages in mid-load.
+"""What the ledger of `tolmach serve` lacks after the gateway was killed in mid-load, and after outages in mid-load.
 
 The last line is what the goals are held to: nothing but the last 200 ms before a kill may be lost, and nothing
 by an outage; no request may fail by either.
@@ -21,13 +21,13 @@ from tests.gateway.program import Program, program
 from tests.gateway.upstream import Upstream
 from tests.postgres import PostgresServer, find_programs
 
-from anychat.ledger import open_database
+from tolmach.ledger import open_database
 
 _KILLS = 20
 _ANSWERS = 300
 _CALLERS = 8
 _OUTAGE = 2.0
-_FAILING = "anychat_ledger_failing"
+_FAILING = "tolmach_ledger_failing"
 _FULL = 16_384
 """Bytes: with no file larger than this the disk is as good as full."""
 
@@ -56,7 +56,7 @@ async def _outage(
             await lose(served)
             await until_metric(served, _FAILING, lambda value: value == 1)
             await asyncio.sleep(_OUTAGE)
-            waited, lag = [await metric(served, f"anychat_ledger_{name}") for name in ("queued_rows", "lag_seconds")]
+            waited, lag = [await metric(served, f"tolmach_ledger_{name}") for name in ("queued_rows", "lag_seconds")]
             await find(served)
             await until_metric(served, _FAILING, lambda value: value == 0)
             during = load.slowest
@@ -64,7 +64,7 @@ async def _outage(
         served.process.terminate()
         await served.ended()
     database = open_database(ledger)
-    there = [request for (request,) in database.query("SELECT request FROM anychat_requests")]
+    there = [request for (request,) in database.query("SELECT request FROM tolmach_requests")]
     database.close()
     failed = sum(status != 200 for status in load.statuses)
     lost = len(set(load.answered) - set(there))

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.ledger.kills import KillReport, kill_writers
 from tests.postgres import PostgresServer, find_programs
 
-from anychat.ledger import AttemptRow, Database, Ledger, Prices, Rate, RequestRow, new_uid, open_database
+from tolmach.ledger import AttemptRow, Database, Ledger, Prices, Rate, RequestRow, new_uid, open_database
 
 _ADDED = 50_000
 _KILLS = 20
@@ -129,8 +129,8 @@ def _outage(
         back = time.monotonic() - back
     ledger.close(_PATIENCE)
     database = open_database(url)
-    there = database.query("SELECT count(*), count(DISTINCT uid) FROM anychat_requests")[0]
-    attempts = database.query("SELECT count(*) FROM anychat_attempts")[0][0]
+    there = database.query("SELECT count(*), count(DISTINCT uid) FROM tolmach_requests")[0]
+    attempts = database.query("SELECT count(*) FROM tolmach_attempts")[0][0]
     database.close()
     lost = load.added - there[1]
     doubled = there[0] - there[1] + max(0, attempts - load.added)

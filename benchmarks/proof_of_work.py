@@ -14,8 +14,8 @@ import time
 
 from report import heading, table
 
-from anychat.errors import ProofOfWorkError
-from anychat.protocols.chatgpt_proof import get_config, solve
+from tolmach.errors import ProofOfWorkError
+from tolmach.protocols.chatgpt.proof import get_config, solve
 
 ATTEMPTS = 60_000
 ROUNDS = 7
@@ -58,7 +58,7 @@ def main() -> None:
         ("what", "attempts/s", "best", "microseconds each"),
         [
             (name, f"{rate:,.0f}", f"{ATTEMPTS / min(some):,.0f}", f"{1e6 / rate:.2f}")
-            for name, rate, some in zip(("anychat", "bare loop"), rates, (ours, bare), strict=True)
+            for name, rate, some in zip(("tolmach", "bare loop"), rates, (ours, bare), strict=True)
         ],
     )
     ratio = rates[0] / rates[1]

@@ -13,10 +13,10 @@ import time
 
 from report import heading, table
 
-from anychat import ChatRequest, Delta, Done, Message
-from anychat.demo.server import ThreadedDemo, serve_in_thread
-from anychat.providers import open_session
-from anychat.registry import get_provider
+from tolmach import ChatRequest, Delta, Done, Message
+from tolmach.demo.server import ThreadedDemo, serve_in_thread
+from tolmach.providers.base import open_session
+from tolmach.providers.registry import get_provider
 
 MOUNT = "/Chatgpt4Online"
 

@@ -25,7 +25,7 @@ def heading(*packages: str) -> None:
     """Print what was run, where, and with which versions of the packages."""
     print("$", shlex.join(["python", *sys.argv]))
     versions = []
-    for package in ("anychat", *packages):
+    for package in ("tolmach", *packages):
         try:
             versions.append(f"{package} {version(package)}")
         except PackageNotFoundError:

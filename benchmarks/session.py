@@ -21,20 +21,20 @@ from typing import Self
 import wreq
 from report import heading, table
 
-from anychat import ChatRequest, Done, Message
-from anychat.cookies import CookieJar
-from anychat.protocols import create
-from anychat.protocols.base import Site
-from anychat.session import Session
-from anychat.transport import Exchange, Timeouts, TransportOptions
-from anychat.transport import create as create_transport
-from anychat.wire import Request
+from tolmach import ChatRequest, Done, Message
+from tolmach.cookies import CookieJar
+from tolmach.protocols import create
+from tolmach.protocols.base import Site
+from tolmach.session import Session
+from tolmach.transport import Exchange, Timeouts, TransportOptions
+from tolmach.transport import create as create_transport
+from tolmach.wire import Request
 
 ROUNDS = 7
 
 _SERVER = """
 import asyncio
-from anychat.demo.server import Demo
+from tolmach.demo.server import Demo
 
 async def main():
     async with Demo(delay=0.0) as demo:

@@ -48,14 +48,14 @@ def main() -> None:
     if missing := missing_tools("wrk", "nginx"):
         sys.exit(missing)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="anychat-soak-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tolmach-soak-")))
         folder.chmod(0o755)
         os.environ["XDG_DATA_HOME"] = str(folder)
         upstream, port = free_port(), free_port()
         stack.enter_context(served(nginx_command(folder, upstream), upstream))
         command = gateway_command(folder, port, upstream)
         server = stack.enter_context(served(command, port))
-        samples = run(server, script(folder, Contender("anychat", port, command)), options.requests, options.seconds)
+        samples = run(server, script(folder, Contender("tolmach", port, command)), options.requests, options.seconds)
     sys.exit(show(samples))
 
 

@@ -1,4 +1,4 @@
-"""How long it takes to start: `import anychat` and `anychat --help`, beside other packages.
+"""How long it takes to start: `import tolmach` and `tolmach --help`, beside other packages.
 
     python benchmarks/startup.py
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from report import heading, table
 
 ROUNDS = 15
-GOALS = {"import anychat": 0.15, "anychat --help": 0.25}
+GOALS = {"import tolmach": 0.15, "tolmach --help": 0.25}
 OTHERS = ("openai", "litellm", "g4f")
 
 
@@ -28,12 +28,12 @@ def _seconds(command: list[str]) -> float:
 
 def main() -> None:
     heading(*OTHERS)
-    script = Path(sys.executable).with_name("anychat")
+    script = Path(sys.executable).with_name("tolmach")
     commands = {
         "python -c pass": [sys.executable, "-c", "pass"],
-        "import anychat": [sys.executable, "-c", "import anychat"],
-        "from anychat import Client": [sys.executable, "-c", "from anychat import Client"],
-        "anychat --help": [str(script), "--help"],
+        "import tolmach": [sys.executable, "-c", "import tolmach"],
+        "from tolmach import Client": [sys.executable, "-c", "from tolmach import Client"],
+        "tolmach --help": [str(script), "--help"],
     }
     for other in OTHERS:
         if find_spec(other) is not None:

@@ -1,14 +1,14 @@
 """Declare a site of your own, and talk with it: a protocol at a place, with no code.
 
-anychat demo serve --port 8190                 # in another terminal
+tolmach demo serve --port 8190                 # in another terminal
 python examples/own_site.py [ADDRESS]
 """
 
 import sys
 from typing import ClassVar
 
-from anychat import AsyncGeneratorProvider, Client, ProviderModelMixin, register
-from anychat.protocols.ai_engine import AIEngine
+from tolmach import AsyncGeneratorProvider, Client, ProviderModelMixin, register
+from tolmach.protocols.wordpress.ai_engine import AIEngine
 
 
 @register

@@ -1,13 +1,13 @@
 """Ask one service after another by the library, and print the answers as they stream.
 
-anychat demo serve --port 8190                 # in another terminal
+tolmach demo serve --port 8190                 # in another terminal
 python examples/streaming.py [ADDRESS]
 """
 
 import asyncio
 import sys
 
-from anychat import AnychatError, AsyncClient, Delta, Reasoning
+from tolmach import AsyncClient, Delta, Reasoning, TolmachError
 
 SERVICES = {"Chatgpt4Online": "ai-engine", "aipkit": "aipkit"}
 
@@ -22,7 +22,7 @@ async def ask(demo: str, path: str, protocol: str, question: str) -> None:
                         print(text, end="", flush=True)
                     case Reasoning(text):
                         print(f"[{text}]", end="", flush=True)
-        except AnychatError as error:
+        except TolmachError as error:
             print(f"\n{type(error).__name__}: {error}. {error.hint}", end="")
     print()
 

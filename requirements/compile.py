@@ -1,10 +1,10 @@
 """Pin the requirements again: `make requirements`.
 
-Reads pyproject.toml and writes run.txt (to run anychat) and dev.txt (to test it: the same and the
+Reads pyproject.toml and writes run.txt (to run tolmach) and dev.txt (to test it: the same and the
 group `dev`), with the digests of every file that PyPI has of a version, for all platforms. The
 settings that pip has on this machine are left aside: no address and no path gets into the files.
 
-Run it by the oldest Python that anychat takes (3.11; best one before 3.11.3): some packages need a
+Run it by the oldest Python that tolmach takes (3.11; best one before 3.11.3): some packages need a
 backport there alone, and pins that another Python made would lack it.
 """
 

@@ -1,4 +1,4 @@
-"""Make `.venv` and put the pinned requirements and anychat itself into it.
+"""Make `.venv` and put the pinned requirements and tolmach itself into it.
 
     python3 requirements/install.py run|dev
 
@@ -11,7 +11,7 @@ pip is called as the user has set it up (`PIP_*`, pip.conf: index, proxy, certif
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 - this file is what tells the user so
-    sys.exit("anychat needs Python 3.11 or later; %s is %s" % (sys.executable, sys.version.split()[0]))  # noqa: UP031
+    sys.exit("tolmach needs Python 3.11 or later; %s is %s" % (sys.executable, sys.version.split()[0]))  # noqa: UP031
 
 import contextlib
 import fcntl
@@ -38,7 +38,7 @@ def digest(kind: str) -> str:
 
 
 def stamp(kind: str) -> Path:
-    return VENV / f"anychat-{kind}.stamp"
+    return VENV / f"tolmach-{kind}.stamp"
 
 
 def installed(kind: str) -> bool:
@@ -103,8 +103,10 @@ def install(kind: str, lock: int) -> None:
     if not others:
         make_venv(lock)
     say(f"Installing requirements/{kind}.txt (once; this takes a minute)")
-    pip_install("--require-hashes", "--requirement", f"requirements/{kind}.txt", lock=lock)
+    # The pins are complete. Old pips (23.0 to 23.2) do not find `name[extra]` among them, so none resolves here.
+    pip_install("--no-deps", "--require-hashes", "--requirement", f"requirements/{kind}.txt", lock=lock)
     pip_install("--no-deps", "--no-index", "--no-build-isolation", "--editable", ".", lock=lock)
+    python("-m", "pip", "--disable-pip-version-check", "check", lock=lock)
     for each in {kind, "run", *others}:  # dev contains run, with the same pins
         stamp(each).write_text(digest(each))
 

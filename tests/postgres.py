@@ -24,7 +24,7 @@ class PostgresServer:
 
     def __init__(self, programs: Path) -> None:
         self._programs = programs
-        self.folder = Path(tempfile.mkdtemp(prefix="anychat-pg-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="tolmach-pg-"))
         self._as: dict[str, Any] = {}
         self.user = pwd.getpwuid(os.getuid()).pw_name
         if os.getuid() == 0:

@@ -13,9 +13,9 @@ from textwrap import dedent
 
 import pytest
 
-from anychat import Chatgpt4Online, Client, blocking
-from anychat.demo.server import Demo, ThreadedDemo, serve_in_thread
-from anychat.errors import ConfigError
+from tolmach import Chatgpt4Online, Client, blocking
+from tolmach.demo.server import Demo, ThreadedDemo, serve_in_thread
+from tolmach.errors import ConfigError
 
 HI = [{"role": "user", "content": "hi"}]
 
@@ -102,12 +102,12 @@ def test_an_iterator_may_be_let_go_of_on_the_private_loop_itself():
     items = [blocking.iterate(source.numbers)]
     next(items[0])
 
-    async def let_go() -> bool:
+    async def close_drained() -> bool:
         items.clear()
         gc.collect()
         return True
 
-    assert blocking.run(let_go())
+    assert blocking.run(close_drained())
     assert source.closed.wait(5)
 
 
@@ -122,7 +122,7 @@ def test_a_synchronous_call_from_the_private_loop_is_an_error_and_no_deadlock():
 def test_many_threads_at_once():
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(lambda n: blocking.run(double(n)), range(64))) == [2 * n for n in range(64)]
-    assert sum(thread.name == "anychat" for thread in threading.enumerate()) == 1
+    assert sum(thread.name == "tolmach" for thread in threading.enumerate()) == 1
 
 
 # Ctrl-C
@@ -225,7 +225,7 @@ def program(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 ASK = """
     import logging, os, sys
     logging.getLogger("asyncio").setLevel("ERROR")  # in its debug mode it remarks on slow imports
-    from anychat import Chatgpt4o, Chatgpt4Online, Client
+    from tolmach import Chatgpt4o, Chatgpt4Online, Client
 
     url = sys.argv[1]
     Chatgpt4o.url = url + "/Chatgpt4o"

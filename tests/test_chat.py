@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from anychat.chat import (
+from tolmach.chat import (
     ChatRequest,
     Image,
     Message,
@@ -17,7 +17,7 @@ from anychat.chat import (
     new_messages,
     parse_messages,
 )
-from anychat.errors import ConfigError, UnsupportedFeature
+from tolmach.errors import ConfigError, UnsupportedFeature
 
 HELLO = Message("user", "Hello")
 PICTURE = Message("user", (Text("What is this?"), Image("https://example.org/a.png")))

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from anychat.cookies import CookieJar, make_cookie
+from tolmach.cookies import CookieJar, make_cookie
 
 
 def sent(jar: CookieJar, url: str) -> set[str]:

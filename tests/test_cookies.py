@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from anychat import cookies
-from anychat.cookies import (
+from tolmach import cookies
+from tolmach.cookies import (
     CookieFileWarning,
     cookies_dir,
     get_cookies,
@@ -20,7 +20,7 @@ from anychat.cookies import (
     set_cookies,
     set_cookies_dir,
 )
-from anychat.errors import ConfigError, MissingDependency
+from tolmach.errors import ConfigError, MissingDependency
 
 LATER = 4_102_444_800  # the year 2100
 PAST = 946_684_800  # the year 2000
@@ -28,7 +28,7 @@ PAST = 946_684_800  # the year 2000
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.delenv("ANYCHAT_COOKIES", raising=False)
+    monkeypatch.delenv("TOLMACH_COOKIES", raising=False)
     monkeypatch.setattr(cookies, "_given", {})
     set_cookies_dir(tmp_path)
     yield tmp_path
@@ -77,7 +77,7 @@ def test_browsers_that_cannot_be_read_are_a_warning(monkeypatch):
 
 def test_browsers_without_their_package_name_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "browser_cookie3", None)
-    with pytest.raises(MissingDependency, match=r"anychat\[browsers\]"):
+    with pytest.raises(MissingDependency, match=r"tolmach\[browsers\]"):
         get_cookies("a.test", browsers=True)
 
 
@@ -104,10 +104,10 @@ def test_where_the_folder_is(tmp_path, monkeypatch):
     set_cookies_dir(None)
     monkeypatch.setenv("HOME", "/home/ann")
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    assert cookies_dir() == Path("/home/ann/.config/anychat/cookies")
+    assert cookies_dir() == Path("/home/ann/.config/tolmach/cookies")
     monkeypatch.setenv("XDG_CONFIG_HOME", "/conf")
-    assert cookies_dir() == Path("/conf/anychat/cookies")
-    monkeypatch.setenv("ANYCHAT_COOKIES", "~/mine")
+    assert cookies_dir() == Path("/conf/tolmach/cookies")
+    monkeypatch.setenv("TOLMACH_COOKIES", "~/mine")
     assert cookies_dir() == Path("/home/ann/mine")
     set_cookies_dir(tmp_path)
     assert cookies_dir() == tmp_path
@@ -118,9 +118,9 @@ def test_the_environment_names_a_folder_that_is_read(tmp_path, monkeypatch):
     inner = tmp_path / "inner"
     inner.mkdir()
     (inner / "a.txt").write_text(netscape(("a.test", "FALSE", "/", "TRUE", 0, "a", "1")))
-    monkeypatch.setenv("ANYCHAT_COOKIES", str(inner))
+    monkeypatch.setenv("TOLMACH_COOKIES", str(inner))
     assert get_cookies("a.test") == {"a": "1"}
-    monkeypatch.setenv("ANYCHAT_COOKIES", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("TOLMACH_COOKIES", str(tmp_path / "nowhere"))
     assert get_cookies("a.test") == {}
 
 

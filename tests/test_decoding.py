@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from anychat.decoding import (
+from tolmach.decoding import (
     LineDecoder,
     ServerSentEvent,
     ServerSentEvents,
@@ -21,7 +21,7 @@ from anychat.decoding import (
     plain_text,
     without_lead,
 )
-from anychat.errors import RemoteProtocolError
+from tolmach.errors import RemoteProtocolError
 
 # Bodies made of what matters: line ends of all kinds, field names, half characters, and anything.
 _LINE_ENDS = [b"\n", b"\r", b"\r\n", b"\n\n"]

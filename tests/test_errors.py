@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from anychat import errors
-from anychat.errors import (
-    AnychatError,
+from tolmach import errors
+from tolmach.errors import (
     ChallengeRequired,
     ProtocolDrift,
     ProviderError,
     TimedOut,
+    TolmachError,
     TruncatedAnswer,
     UnsupportedFeature,
     error_for_status,
 )
 
 TREE = {
-    "AnychatError": {
+    "TolmachError": {
         "LocalError": {
             "ConfigError": {"AddressRefused": {}},
             "ModelNotFound": {},
@@ -68,7 +68,7 @@ def _tree(kind):
 
 
 def test_the_tree_is_the_documented_one():
-    assert {"AnychatError": _tree(AnychatError)} == TREE
+    assert {"TolmachError": _tree(TolmachError)} == TREE
 
 
 def test_every_class_of_the_tree_is_drawn_in_the_docstring_and_exported():
@@ -90,10 +90,10 @@ def test_second_bases_keep_older_except_clauses_working(name, base):
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_each_class_says_what_it_means_and_is_caught_as_an_anychat_error(kind):
+def test_each_class_says_what_it_means_and_is_caught_as_an_tolmach_error(kind):
     assert kind.__doc__
     error = kind("what happened")
-    assert isinstance(error, AnychatError)
+    assert isinstance(error, TolmachError)
     assert str(error) == "what happened"
     assert (error.partial, error.provider) == ("", "")
 

@@ -1,6 +1,6 @@
-"""The documents that anychat's classes follow: their examples as written, against the demo.
+"""The documents that tolmach's classes follow: their examples as written, against the demo.
 
-`tests/seeds/*.txt` are the documents' code blocks, copied. An example runs with anychat's names at
+`tests/seeds/*.txt` are the documents' code blocks, copied. An example runs with tolmach's names at
 hand and the class's `url` pointed at the demo; nothing else of it is changed, but for the proxy's
 address, which is that of a proxy of the test's own.
 """
@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-import anychat
-from anychat import (
+import tolmach
+from tests.transport.proxies import Proxy, proxying
+from tolmach import (
     AbstractProvider,
     Aichat,
     AsyncGeneratorProvider,
@@ -33,8 +34,7 @@ from anychat import (
     ProviderModelMixin,
     set_cookies,
 )
-from anychat.demo.server import ThreadedDemo, serve_in_thread
-from tests.transport.proxies import Proxy, proxying
+from tolmach.demo.server import ThreadedDemo, serve_in_thread
 
 BLOCKS = {
     file.stem: file.read_text(encoding="utf-8") for file in sorted((Path(__file__).parent / "seeds").glob("*.txt"))
@@ -53,7 +53,7 @@ def server() -> Iterator[ThreadedDemo]:
 def demo(server: ThreadedDemo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ThreadedDemo]:
     for provider in CLASSES:
         monkeypatch.setattr(provider, "url", f"{server.url}/{provider.__name__}")
-    monkeypatch.setenv("ANYCHAT_COOKIES", str(tmp_path))
+    monkeypatch.setenv("TOLMACH_COOKIES", str(tmp_path))
     yield server
     server.faults.clear()
     set_cookies("chat-gpt.org", None)
@@ -81,7 +81,7 @@ def proxy() -> Iterator[Proxy]:
 
 def run(code: str) -> dict[str, Any]:
     """Run an example, top-level `await` and all; gives its names."""
-    names: dict[str, Any] = {name: getattr(anychat, name) for name in anychat.__all__} | {"__name__": "__main__"}
+    names: dict[str, Any] = {name: getattr(tolmach, name) for name in tolmach.__all__} | {"__name__": "__main__"}
     compiled = compile(code, "example", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     result = eval(compiled, names)
     if inspect.iscoroutine(result):
@@ -308,7 +308,7 @@ def test_aichat_whose_answer_is_an_error_raises_with_its_words(demo):
 def test_aichat_sends_what_the_document_says(demo, proxy):
     messages = [{"role": "user", "content": "hi"}]
     address = f"http://127.0.0.1:{proxy.port}"
-    with pytest.raises(anychat.UnsupportedFeature, match="seed") as caught:
+    with pytest.raises(tolmach.UnsupportedFeature, match="seed") as caught:
         asyncio.run(Aichat.create_async("gpt-3.5-turbo", messages, address, cookies={"a": "1"}, seed=3))
     assert caught.value.feature == "seed"
     assert proxy.heads == []
@@ -338,17 +338,17 @@ def test_a_nonce_set_on_the_class_is_used_until_it_is_refused(demo, monkeypatch)
     after = demo.log.steps["/Chatgpt4o", "page"], demo.log.refusals["/Chatgpt4o"]
     assert after == (before[0] + 1, before[1] + 1)
     monkeypatch.setattr(Chatgpt4o, "_post_id", "seven")
-    with pytest.raises(anychat.ConfigError, match=r"Chatgpt4o\._post_id"):
+    with pytest.raises(tolmach.ConfigError, match=r"Chatgpt4o\._post_id"):
         Chatgpt4o.site()
 
 
 def test_the_steps_of_chatgpt_can_be_taken_alone(demo):
-    config = anychat.get_config("UA")
+    config = tolmach.get_config("UA")
     assert len(config) == 18
     assert config[4] == "UA"
-    requirements = anychat.get_requirements_token(config)
+    requirements = tolmach.get_requirements_token(config)
     assert requirements.startswith("gAAAAAC")
-    session = anychat.init_session("UA")
+    session = tolmach.init_session("UA")
     response = session.post(
         f"{ChatGpt.url}/backend-anon/sentinel/chat-requirements",
         headers={"oai-device-id": "8b1e2f6e-52f2-4c3c-9be1-8d2b0e6a2f10"},
@@ -356,11 +356,11 @@ def test_the_steps_of_chatgpt_can_be_taken_alone(demo):
     )
     response.raise_for_status()
     puzzle = response.json()["proofofwork"]
-    assert anychat.get_answer_token(puzzle["seed"], puzzle["difficulty"], config).startswith("gAAAAAB")
+    assert tolmach.get_answer_token(puzzle["seed"], puzzle["difficulty"], config).startswith("gAAAAAB")
 
 
 def test_init_session_raises_what_the_page_says(demo):
     demo.faults["/ChatGpt"] = "429-retry-after=9@page"
-    with pytest.raises(anychat.RateLimited) as caught:
-        anychat.init_session("UA")
+    with pytest.raises(tolmach.RateLimited) as caught:
+        tolmach.init_session("UA")
     assert caught.value.retry_after == 9

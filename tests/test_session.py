@@ -10,8 +10,8 @@ from typing import ClassVar
 import pytest
 from msgspec import Struct
 
-from anychat.chat import ChatRequest, Delta, Done, Event, Message, Notice
-from anychat.errors import (
+from tolmach.chat import ChatRequest, Delta, Done, Event, Message, Notice
+from tolmach.errors import (
     ChallengeRequired,
     ConnectFailed,
     ConnectionLost,
@@ -22,10 +22,10 @@ from anychat.errors import (
     TruncatedAnswer,
     UnsupportedFeature,
 )
-from anychat.protocols.base import Answer, SessionState, Site
-from anychat.session import Session
-from anychat.transport.base import Timeouts
-from anychat.wire import Call, Challenge, Handshake, Head, Limits, Request, Steps, Work
+from tolmach.protocols.base import Answer, SessionState, Site
+from tolmach.session import Session
+from tolmach.transport.base import Timeouts
+from tolmach.wire import Call, Challenge, Handshake, Head, Limits, Request, Steps, Work
 
 URL = "http://site.test"
 QUESTION = ChatRequest(messages=(Message("user", "hi"),))

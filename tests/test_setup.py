@@ -95,15 +95,15 @@ def test_every_import_is_a_declared_dependency() -> None:
             elif isinstance(node, ast.ImportFrom):
                 imported.add((node.module or "").partition(".")[0])
     # yarl comes with aiohttp, whose addresses are made of it; opentelemetry is the space of names of all its packages.
-    assert imported - names - set(sys.stdlib_module_names) - {"anychat", "yarl", "opentelemetry"} == set()
+    assert imported - names - set(sys.stdlib_module_names) - {"tolmach", "yarl", "opentelemetry"} == set()
     assert {Requirement(line).name.replace("-", "_") for line in project["dependencies"]} <= imported
 
 
 def test_metadata_names_the_version_and_the_command() -> None:
-    import anychat
+    import tolmach
 
-    assert PROJECT["project"]["version"] == anychat.__version__
-    assert PROJECT["project"]["scripts"] == {"anychat": "anychat.cli:main"}
+    assert PROJECT["project"]["version"] == tolmach.__version__
+    assert PROJECT["project"]["scripts"] == {"tolmach": "tolmach.cli:main"}
     assert (ROOT / PROJECT["project"]["readme"]).is_file()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anychat.wire import Head, http_date, retry_after
+from tolmach.wire import Head, http_date, retry_after
 
 NOW = 1_700_000_000.0
 

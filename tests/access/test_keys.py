@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from anychat.access.keys import Key, KeyRing, check, check_model, find, hash_of, new_key
-from anychat.errors import AuthError, Refused
+from tolmach.access.keys import Key, KeyRing, check, check_model, find, hash_of, new_key
+from tolmach.errors import AuthError, Refused
 
 
 class Counted:

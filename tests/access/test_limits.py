@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anychat.access.keys import Key
-from anychat.access.limits import Admission, Limiter, LimitReached
-from anychat.errors import AuthError, RateLimited, Refused
-from anychat.state import MemoryState, State
-from anychat.state.redis import RedisState
 from tests.state.server import Server, eventually, running_server
 from tests.state.test_windows import Clock
+from tolmach.access.keys import Key
+from tolmach.access.limits import Admission, Limiter, LimitReached
+from tolmach.errors import AuthError, RateLimited, Refused
+from tolmach.state import MemoryState, State
+from tolmach.state.redis import RedisState
 
 NOON = datetime(2024, 2, 28, 12, tzinfo=UTC).timestamp()
 

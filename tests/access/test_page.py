@@ -2,14 +2,14 @@
 
 import inspect
 
-from anychat.access import keys, limits
-from anychat.access.keys import Key
-from anychat.access.limits import Limiter
-from anychat.gateway import callers
-from anychat.state import MemoryState
-from anychat.state.base import BUCKETS
-from anychat.state.redis import RedisState
-from tests.documents import ROOT, names_in, rows
+from tests.documentation.documents import ROOT, names_in, rows
+from tolmach.access import keys, limits
+from tolmach.access.keys import Key
+from tolmach.access.limits import Limiter
+from tolmach.gateway import callers
+from tolmach.state import MemoryState
+from tolmach.state.base import BUCKETS
+from tolmach.state.redis import RedisState
 
 PAGE = ROOT / "docs/keys.md"
 

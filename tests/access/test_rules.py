@@ -2,10 +2,10 @@
 
 import pytest
 
-from anychat.access.rules import check_workers, require_keys_for
-from anychat.configuration import Settings
-from anychat.configuration.shown import show, show_toml
-from anychat.errors import ConfigError
+from tolmach.access.rules import check_workers, require_keys_for
+from tolmach.configuration import Settings
+from tolmach.configuration.shown import show, show_toml
+from tolmach.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -32,23 +32,23 @@ def test_who_is_let_in_without_keys(loopback: bool, keys: int, right: bool) -> N
     if right:
         require_keys_for("0.0.0.0", loopback=loopback, keys=keys)
         return
-    with pytest.raises(ConfigError, match=r"'0\.0\.0\.0'.*anychat keys add"):
+    with pytest.raises(ConfigError, match=r"'0\.0\.0\.0'.*tolmach keys add"):
         require_keys_for("0.0.0.0", loopback=loopback, keys=keys)
 
 
 @pytest.mark.parametrize("text", ["", "memory", "redis://h:1/0", "rediss://h", "unix:///run/s"])
 def test_the_setting_is_taken(text: str) -> None:
-    assert Settings.load(environ={"ANYCHAT_GATEWAY__STATE": text}).gateway.state == text
+    assert Settings.load(environ={"TOLMACH_GATEWAY__STATE": text}).gateway.state == text
 
 
 @pytest.mark.parametrize("text", ["redis", "http://h", "redis://", "file"])
 def test_a_setting_that_is_none_is_told(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"ANYCHAT_GATEWAY__STATE: gateway\.state: .*Redis or Valkey"):
-        Settings.load(environ={"ANYCHAT_GATEWAY__STATE": text})
+    with pytest.raises(ConfigError, match=r"TOLMACH_GATEWAY__STATE: gateway\.state: .*Redis or Valkey"):
+        Settings.load(environ={"TOLMACH_GATEWAY__STATE": text})
 
 
 def test_the_password_is_shown_nowhere() -> None:
-    settings = Settings.load(environ={"ANYCHAT_GATEWAY__STATE": "redis://user:hush@h:1/0?password=hush"})
+    settings = Settings.load(environ={"TOLMACH_GATEWAY__STATE": "redis://user:hush@h:1/0?password=hush"})
     shown = {row.key: row.value for row in show(settings)}
     assert "h:1/0" in shown["gateway.state"]
     assert "hush" not in show_toml(settings) + repr(settings)

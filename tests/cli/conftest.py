@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from anychat.cli import cli
-from anychat.cli.failures import Reporting
-from anychat.demo.server import ThreadedDemo, serve_in_thread
+from tolmach.cli import cli
+from tolmach.cli.failures import Reporting
+from tolmach.demo.server import ThreadedDemo, serve_in_thread
 
 Run = Callable[..., Result]
 
@@ -22,7 +22,7 @@ def demo() -> Iterator[ThreadedDemo]:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own, and none of the user's settings."""
-    for name in ("ANYCHAT_MODEL", "ANYCHAT_PROVIDER", "ANYCHAT_API_KEY", "ANYCHAT_PROXY", "ANYCHAT_COOKIES"):
+    for name in ("TOLMACH_MODEL", "TOLMACH_PROVIDER", "TOLMACH_API_KEY", "TOLMACH_PROXY", "TOLMACH_COOKIES"):
         monkeypatch.delenv(name, raising=False)
     for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "HOME"):
         monkeypatch.setenv(name, str(tmp_path))
@@ -34,14 +34,14 @@ def run() -> Run:
     """Runs the command in this process, its output in a pipe."""
 
     def run(*args: str, **options: object) -> Result:
-        return CliRunner().invoke(cli, args, obj=Reporting(), prog_name="anychat", **options)  # type: ignore[arg-type]
+        return CliRunner().invoke(cli, args, obj=Reporting(), prog_name="tolmach", **options)  # type: ignore[arg-type]
 
     return run
 
 
 @pytest.fixture
 def ask(run: Run, demo: ThreadedDemo) -> Run:
-    """`anychat ask` of a service of the demo."""
+    """`tolmach ask` of a service of the demo."""
 
     def ask(provider: str, *args: str, **options: object) -> Result:
         return run("ask", "-p", provider, "--base-url", f"{demo.url}/{provider}", *args, **options)

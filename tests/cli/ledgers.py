@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from anychat.access.keys import Key
-from anychat.ledger import AttemptRow, Ledger, Prices, Rate, RequestRow, open_database
-from anychat.ledger.keys import save_key
+from tolmach.access.keys import Key
+from tolmach.ledger import AttemptRow, Ledger, Prices, Rate, RequestRow, open_database
+from tolmach.ledger.keys import save_key
 
 __all__ = ["DAY", "NOON", "add", "filled"]
 

@@ -15,7 +15,7 @@ from typing import Self
 
 from rich.cells import cell_len
 
-_MAIN = "import sys; from anychat.cli import main; sys.exit(main())"
+_MAIN = "import sys; from tolmach.cli import main; sys.exit(main())"
 _ON_TERMINAL = f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); {_MAIN}"
 
 PATIENCE = 20.0

@@ -1,11 +1,11 @@
-"""`anychat ask`: an answer, or a line that says why there is none, and never a broken answer with exit code 0."""
+"""`tolmach ask`: an answer, or a line that says why there is none, and never a broken answer with exit code 0."""
 
 import json
 from typing import Any
 
 import pytest
 
-from anychat.cli.options import Target
+from tolmach.cli.options import Target
 
 SERVICES = ("Chatgpt4o", "Chatgpt4Online", "ChatGptt", "ChatGpt")
 
@@ -76,7 +76,7 @@ def test_of_a_broken_answer_what_came_is_printed_and_then_the_error(ask, fault, 
     assert result.exit_code == code
     assert "Chatgpt4Online" in result.stdout
     assert result.stdout.endswith("\n")
-    assert result.stderr.startswith(f"anychat: {kind}: Chatgpt4Online: ")
+    assert result.stderr.startswith(f"tolmach: {kind}: Chatgpt4Online: ")
     assert result.stderr.count("\n") == 1
 
 
@@ -85,7 +85,7 @@ def test_of_a_broken_answer_what_came_is_printed_and_then_the_error(ask, fault, 
 def test_a_fault_never_ends_with_0(ask, provider, fault):
     result = ask(provider, f"hi [[fault:{fault}]]")
     assert result.exit_code in (3, 4, 6, 7), result.output
-    assert result.stderr.startswith("anychat: ")
+    assert result.stderr.startswith("tolmach: ")
     assert result.stderr.count("\n") == 1
 
 
@@ -140,7 +140,7 @@ def test_a_challenge_is_for_a_person(ask, demo):
         (("-p", "ChatGptt", "--timeout", "0", "hi"), "--timeout"),
         (("-p", "ChatGptt", "--timeout", "nan", "hi"), "timeout"),
         (("-p", "ChatGptt", "--impersonate", "netscape4", "hi"), "netscape4"),
-        (("-p", "ChatGptt", "--nosuch", "hi"), "anychat ask --help"),
+        (("-p", "ChatGptt", "--nosuch", "hi"), "tolmach ask --help"),
         (("-p", "Aichat", "--base-url", "http://127.0.0.1:1", "hi"), "--cookies"),
     ],
 )
@@ -148,7 +148,7 @@ def test_wrong_use_is_one_line_and_2(run, args, says):
     result = run("ask", *args)
     assert result.exit_code == 2, result.output
     assert says in result.stderr
-    assert result.stderr.startswith("anychat: ")
+    assert result.stderr.startswith("tolmach: ")
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
 
@@ -156,7 +156,7 @@ def test_wrong_use_is_one_line_and_2(run, args, says):
 def test_a_wrong_command_is_wrong_use(run):
     result = run("nosuch")
     assert result.exit_code == 2
-    assert result.stderr == "anychat: No such command 'nosuch'. See `anychat --help`.\n"
+    assert result.stderr == "tolmach: No such command 'nosuch'. See `tolmach --help`.\n"
 
 
 def test_no_connection(run):
@@ -168,7 +168,7 @@ def test_no_connection(run):
 def test_what_cannot_be_honoured_is_dropped_when_allowed(ask):
     result = ask("ChatGptt", "--lenient", "-o", "temperature=0.5", "hi")
     assert result.exit_code == 0
-    assert result.stderr == "anychat: dropped: ChatGptt cannot honour 'temperature'; it was left out\n"
+    assert result.stderr == "tolmach: dropped: ChatGptt cannot honour 'temperature'; it was left out\n"
 
 
 @pytest.mark.parametrize("args", [("--debug", "ask", "-p", "Nope", "hi"), ("ask", "-p", "Nope", "--debug", "hi")])
@@ -176,7 +176,7 @@ def test_debug_shows_where_before_and_after_the_subcommand(run, args):
     result = run(*args)
     assert result.exit_code == 2
     assert "Traceback" in result.stderr
-    assert result.stderr.splitlines()[-1].startswith("anychat: ModelNotFound: no provider 'Nope'")
+    assert result.stderr.splitlines()[-1].startswith("tolmach: ModelNotFound: no provider 'Nope'")
 
 
 @pytest.mark.parametrize("flag", [(), ("--debug",)])
@@ -204,20 +204,20 @@ def test_a_file_that_is_no_text_is_refused(ask, tmp_path):
 
 
 def test_model_and_provider_come_from_the_environment(run, monkeypatch):
-    monkeypatch.setenv("ANYCHAT_PROVIDER", "NoSuchProvider")
+    monkeypatch.setenv("TOLMACH_PROVIDER", "NoSuchProvider")
     assert "NoSuchProvider" in run("ask", "hi").stderr
-    monkeypatch.delenv("ANYCHAT_PROVIDER")
-    monkeypatch.setenv("ANYCHAT_MODEL", "no-such-model")
+    monkeypatch.delenv("TOLMACH_PROVIDER")
+    monkeypatch.setenv("TOLMACH_MODEL", "no-such-model")
     assert "no-such-model" in run("ask", "hi").stderr
 
 
 def test_a_provider_on_the_command_line_beats_the_environments_model(ask, monkeypatch):
-    monkeypatch.setenv("ANYCHAT_MODEL", "a-model-of-another-provider")
+    monkeypatch.setenv("TOLMACH_MODEL", "a-model-of-another-provider")
     assert ask("ChatGptt", "hi").exit_code == 0
 
 
 def test_a_model_or_protocol_on_the_command_line_beats_the_environments_provider(run, demo, monkeypatch):
-    monkeypatch.setenv("ANYCHAT_PROVIDER", "Chatgpt4o")
+    monkeypatch.setenv("TOLMACH_PROVIDER", "Chatgpt4o")
     assert "no provider has a model 'no-such-model'" in run("ask", "-m", "no-such-model", "hi").stderr
     url = f"{demo.url}/Chatgpt4Online"
     assert run("ask", "--protocol", "ai-engine", "--base-url", url, "hi").exit_code == 0
@@ -232,7 +232,7 @@ def test_a_key_of_the_environment_is_for_endpoints_only(run, demo, monkeypatch):
         make(self, **options)
 
     monkeypatch.setattr(Target, "__init__", noting)
-    monkeypatch.setenv("ANYCHAT_API_KEY", "secret")
+    monkeypatch.setenv("TOLMACH_API_KEY", "secret")
     assert run("ask", "--protocol", "openai", "--base-url", f"{demo.url}/v1", "-m", "gpt-4o", "hi").exit_code == 0
     run("ask", "-p", "ChatGptt", "--base-url", f"{demo.url}/ChatGptt", "hi")
     run("ask", "-p", "ChatGptt", "--base-url", f"{demo.url}/ChatGptt", "--api-key", "given", "hi")

@@ -1,18 +1,18 @@
-"""`anychat ask --url` and `anychat chat --url`: the assistant of a page is found, and asked."""
+"""`tolmach ask --url` and `tolmach chat --url`: the assistant of a page is found, and asked."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
 
-from anychat.chat import ChatRequest, Event, Message
-from anychat.configuration import Settings, provider_site
-from anychat.demo.pages import PAGES, DemoPage
-from anychat.demo.server import ThreadedDemo
-from anychat.errors import ContextTooLong
-from anychat.pages.kept import forget, kept_file
-from anychat.providers import open_session
 from tests.cli.conftest import Run
+from tolmach.chat import ChatRequest, Event, Message
+from tolmach.configuration import Settings, provider_site
+from tolmach.demo.pages import PAGES, DemoPage
+from tolmach.demo.server import ThreadedDemo
+from tolmach.errors import ContextTooLong
+from tolmach.pages.cache import forget, kept_file
+from tolmach.providers.base import open_session
 
 ANSWERED = [page for page in PAGES if page.outcome not in ("no-guests", "stale", "login", "challenge")]
 
@@ -72,7 +72,7 @@ def test_ask_shows_them_only_when_it_is_told_to(run: Run, address) -> None:
     url = address("/ai-engine-3-chat")
     assert run("ask", "--url", url, "Hello").stderr == ""
     told = run("ask", "-v", "--url", url, "Hello")
-    assert told.stderr.splitlines()[0] == "anychat: Привет! Чем помочь? 👋"
+    assert told.stderr.splitlines()[0] == "tolmach: Привет! Чем помочь? 👋"
     assert "512 characters a message" in told.stderr
     assert "Привет! Чем помочь" not in told.stdout
 
@@ -98,9 +98,9 @@ def test_a_message_over_the_limit_is_not_sent(run: Run, address, demo: ThreadedD
 
 def test_a_saved_row_keeps_to_the_limit_too(run: Run, address, demo: ThreadedDemo, home: Path) -> None:
     before = demo.log.chats("/ai-engine-3-moved")
-    saved = run("discover", address("/ai-engine-3-moved"), "--save", "shop", "-c", str(home / "anychat.toml"))
+    saved = run("discover", address("/ai-engine-3-moved"), "--save", "shop", "-c", str(home / "tolmach.toml"))
     assert saved.exit_code == 0, saved.output
-    session = open_session(*provider_site(Settings.load(home / "anychat.toml").providers["shop"]))
+    session = open_session(*provider_site(Settings.load(home / "tolmach.toml").providers["shop"]))
     turn = ChatRequest(messages=(Message("user", "é" * 513),))
 
     async def asked() -> list[Event]:
@@ -154,6 +154,6 @@ def test_what_does_not_fit_together(run: Run, args: tuple[str, ...], says: str) 
 
 
 def test_a_provider_of_the_environment_gives_way(run: Run, address, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ANYCHAT_PROVIDER", "ChatGptt")
-    monkeypatch.setenv("ANYCHAT_MODEL", "gpt-4o")
+    monkeypatch.setenv("TOLMACH_PROVIDER", "ChatGptt")
+    monkeypatch.setenv("TOLMACH_MODEL", "gpt-4o")
     assert run("ask", "--url", address("/aipkit-2.3-main"), "Hello").exit_code == 0

@@ -1,4 +1,4 @@
-"""`anychat chat`: the conversation it holds, and its life on a terminal."""
+"""`tolmach chat`: the conversation it holds, and its life on a terminal."""
 
 import re
 import stat
@@ -6,12 +6,12 @@ import stat
 import msgspec
 import pytest
 
-from anychat.chat import Conversation
-from anychat.cli.options import Target
-from anychat.cli.talk import Talk, Turn
-from anychat.demo.server import ThreadedDemo
-from anychat.errors import ConfigError, ConnectionLost, ModelNotFound, ProviderUnavailable
 from tests.cli.terminal import PROMPT, Terminal
+from tolmach.chat import Conversation
+from tolmach.cli.conversation import Talk, Turn
+from tolmach.cli.options import Target
+from tolmach.demo.server import ThreadedDemo
+from tolmach.errors import ConfigError, ConnectionLost, ModelNotFound, ProviderUnavailable
 
 _TARGET = {
     "model": "",
@@ -265,8 +265,8 @@ def test_what_was_stopped_is_kept(demo, home):
 
 
 def test_the_history_of_questions_is_the_users_own(demo, home):
-    (home / "anychat").mkdir()
-    file = home / "anychat" / "history"
+    (home / "tolmach").mkdir()
+    file = home / "tolmach" / "history"
     file.touch(mode=0o644)
     with _terminal(demo) as terminal:
         terminal.wait_for(PROMPT)
@@ -326,8 +326,8 @@ def test_slash_commands(demo):
 def test_a_bug_does_not_take_the_conversation_with_it(demo, monkeypatch, capsys):
     import asyncio
 
-    from anychat.cli.chat import _Conversation
-    from anychat.cli.failures import Reporting
+    from tolmach.cli.chat import _Conversation
+    from tolmach.cli.failures import Reporting
 
     conversation = _Conversation(_talk(demo), Reporting())
     conversation._attended = True

@@ -1,4 +1,4 @@
-"""`anychat config check`, `anychat config show` and `anychat init`."""
+"""`tolmach config check`, `tolmach config show` and `tolmach init`."""
 
 import json
 import os
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-VARIABLES = ("LEDGER_PASSWORD", "ANYCHAT_ADMIN_KEY", "LOCAL_KEY", "GROQ_API_KEY")
+VARIABLES = ("LEDGER_PASSWORD", "TOLMACH_ADMIN_KEY", "LOCAL_KEY", "GROQ_API_KEY")
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder of its own, and none of the variables that count."""
     monkeypatch.chdir(tmp_path)
-    for name in ("ANYCHAT_CONFIG", *VARIABLES):
+    for name in ("TOLMACH_CONFIG", *VARIABLES):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -23,7 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def full(run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What `init` writes, with every setting taken over."""
     assert run("init").exit_code == 0
-    file = folder / "anychat.toml"
+    file = folder / "tolmach.toml"
     file.write_text(file.read_text(encoding="utf-8").replace("#: ", ""), encoding="utf-8")
     for name in VARIABLES:
         monkeypatch.setenv(name, f"hush-{name}")
@@ -37,12 +37,12 @@ def test_init_writes_a_file_for_its_owner_alone_that_has_no_mistake(run, folder)
     finally:
         os.umask(umask)
     assert result.exit_code == 0
-    assert (folder / "anychat.toml").stat().st_mode & 0o777 == 0o600
-    assert run("config", "check").stdout == "anychat.toml: no mistake; 0 providers, 0 routes\n"
+    assert (folder / "tolmach.toml").stat().st_mode & 0o777 == 0o600
+    assert run("config", "check").stdout == "tolmach.toml: no mistake; 0 providers, 0 routes\n"
 
 
 def test_init_leaves_a_file_alone_unless_forced(run, folder):
-    file = folder / "anychat.toml"
+    file = folder / "tolmach.toml"
     file.write_text("mine")
     file.chmod(0o644)
     result = run("init")
@@ -52,7 +52,7 @@ def test_init_leaves_a_file_alone_unless_forced(run, folder):
     assert run("init", "--force").exit_code == 0
     assert "[gateway]" in file.read_text()
     assert file.stat().st_mode & 0o777 == 0o600
-    assert [entry.name for entry in folder.iterdir() if entry.is_file()] == ["anychat.toml"]
+    assert [entry.name for entry in folder.iterdir() if entry.is_file()] == ["tolmach.toml"]
 
 
 def test_init_says_where_it_cannot_write(run):
@@ -63,7 +63,7 @@ def test_init_says_where_it_cannot_write(run):
 
 def test_the_settings_that_init_offers_are_right(run, full):
     result = run("config", "check")
-    assert result.stdout == "anychat.toml: no mistake; 4 providers, 1 route\n"
+    assert result.stdout == "tolmach.toml: no mistake; 4 providers, 1 route\n"
 
 
 def test_init_offers_the_defaults(run, full):
@@ -82,19 +82,19 @@ def test_show_is_toml_without_secrets(run, full):
     assert result.exit_code == 0
     assert tomllib.loads(result.stdout)["providers"]["local"]["api_key"] == "…"
     assert "hush" not in result.output
-    assert "# anychat.toml:" in result.stdout
+    assert "# tolmach.toml:" in result.stdout
     assert "$GROQ_API_KEY" in result.stdout
 
 
 def test_check_names_every_mistake(run, folder):
-    (folder / "anychat.toml").write_text("[gateway]\nport = 'x'\nworker = 1\n")
+    (folder / "tolmach.toml").write_text("[gateway]\nport = 'x'\nworker = 1\n")
     result = run("config", "check")
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
-        'anychat.toml:2: gateway.port: a port number from 0 to 65535, not "x"',
-        'anychat.toml:3: gateway.worker: unknown key; did you mean "workers"?',
-        "anychat: 2 mistakes in the configuration",
+        'tolmach.toml:2: gateway.port: a port number from 0 to 65535, not "x"',
+        'tolmach.toml:3: gateway.worker: unknown key; did you mean "workers"?',
+        "tolmach: 2 mistakes in the configuration",
     ]
     shown = run("config", "show")
     assert (shown.exit_code, shown.stderr) == (2, result.stderr)
@@ -113,11 +113,11 @@ def test_no_file_at_all(run):
     assert "the defaults hold" in run("config", "check").stdout
     missing = run("config", "check", "-c", "none.toml")
     assert missing.exit_code == 2
-    assert missing.stderr.startswith("none.toml: there is no such file; `anychat init` writes one\n")
+    assert missing.stderr.startswith("none.toml: there is no such file; `tolmach init` writes one\n")
 
 
 def test_a_mistake_cannot_steer_the_terminal(run, folder):
-    (folder / "anychat.toml").write_text('[gateway]\nhost = 1\n"\\u001b[2J" = 1\n')
+    (folder / "tolmach.toml").write_text('[gateway]\nhost = 1\n"\\u001b[2J" = 1\n')
     result = run("config", "check")
     assert "\x1b" not in result.stderr
     assert len(result.stderr.splitlines()) == 3

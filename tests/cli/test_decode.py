@@ -1,4 +1,4 @@
-"""`anychat decode`."""
+"""`tolmach decode`."""
 
 import json
 from pathlib import Path

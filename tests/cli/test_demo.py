@@ -1,4 +1,4 @@
-"""`anychat demo`: all five answer, side by side or one after another."""
+"""`tolmach demo`: all five answer, side by side or one after another."""
 
 import re
 import urllib.request
@@ -6,10 +6,10 @@ import urllib.request
 import pytest
 from rich.cells import cell_len
 
-from anychat.cli.demo import SERVICES
-from anychat.demo import app
-from anychat.registry import provider_names
 from tests.cli.terminal import Terminal
+from tolmach.cli.demo import SERVICES
+from tolmach.demo import app
+from tolmach.providers.registry import provider_names
 
 
 def test_its_services_are_providers_that_the_demo_plays():
@@ -96,7 +96,7 @@ def test_an_interrupt_leaves_the_terminal_as_it_was():
         terminal.wait_for("first")
         terminal.write("\x03")
         terminal.wait_for("\x1b[?1049l")
-        terminal.wait_for("anychat: interrupted")
+        terminal.wait_for("tolmach: interrupted")
         assert terminal.end() == 130
 
 

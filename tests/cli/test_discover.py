@@ -1,14 +1,14 @@
-"""`anychat discover`: addresses, files, traffic and commands in; assistants, answers and rows out."""
+"""`tolmach discover`: addresses, files, traffic and commands in; assistants, answers and rows out."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from anychat.configuration import Settings
-from anychat.configuration.adding import add_provider, provider_toml
-from anychat.errors import ConfigError
-from anychat.testing.recordings import load
+from tolmach.configuration import Settings
+from tolmach.configuration.adding import add_provider, provider_toml
+from tolmach.errors import ConfigError
+from tolmach.testing.recordings import load
 
 CAPTURES = Path(__file__).parent.parent / "captures"
 
@@ -201,7 +201,7 @@ def test_what_is_nothing_of_all_that_is_told(run):
 
 
 def test_a_row_is_added_and_the_rest_stays(run, demo, tmp_path):
-    file = tmp_path / "anychat.toml"
+    file = tmp_path / "tolmach.toml"
     file.write_text("# mine\n[gateway]\nport = 9999")
     result = run("discover", f"{demo.url}/aipkit-2.4-two/", "--save", "shop", "-c", str(file))
     assert result.exit_code == 0, result.output
@@ -223,7 +223,7 @@ def test_a_file_that_is_not_there_is_made_for_its_owner_alone(tmp_path):
 
 def test_what_a_page_says_is_no_variable(tmp_path, monkeypatch):
     monkeypatch.setenv("SHOP_KEY", "a-secret")
-    file = tmp_path / "anychat.toml"
+    file = tmp_path / "tolmach.toml"
     add_provider(file, "shop", {"protocol": "aipkit", "url": "https://site.example", "page": "/${SHOP_KEY}/"})
     assert Settings.load(file).providers["shop"].options["page"] == "/${SHOP_KEY}/"
     assert "a-secret" not in file.read_text()
@@ -231,9 +231,9 @@ def test_what_a_page_says_is_no_variable(tmp_path, monkeypatch):
 
 
 def test_a_row_that_would_not_be_read_leaves_the_file_as_it_was(tmp_path):
-    file = tmp_path / "anychat.toml"
+    file = tmp_path / "tolmach.toml"
     file.write_text("[gateway]\n")
     with pytest.raises(ConfigError, match="protocol"):
         add_provider(file, "shop", {"protocol": "none", "url": "https://site.example"})
     assert file.read_text() == "[gateway]\n"
-    assert [one.name for one in tmp_path.iterdir()] == ["anychat.toml"]
+    assert [one.name for one in tmp_path.iterdir()] == ["tolmach.toml"]

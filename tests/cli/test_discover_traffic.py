@@ -1,4 +1,4 @@
-"""`anychat discover` of traffic: an unknown chat gives a recipe that is asked and saved, a known one does not."""
+"""`tolmach discover` of traffic: an unknown chat gives a recipe that is asked and saved, a known one does not."""
 
 import json
 import os
@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from anychat.client import Client
-from anychat.configuration import Settings, provider_site
 from tests.cli.conftest import Run
 from tests.recipes.apis import APIS, KEY, answer, serve
 from tests.recipes.record import ADDRESS, QUESTIONS, TRAFFIC
+from tolmach.client.clients import Client
+from tolmach.configuration import Settings, provider_site
 
 NEW = "Is it far & 100% ${HOME}?"
 
@@ -201,7 +201,7 @@ def test_bot_recipe_asks_for_one_beside_what_is_known(run: Run, tmp_path: Path) 
 def test_what_is_saved_answers(
     run: Run, traffic: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    config, recipe = tmp_path / "anychat.toml", tmp_path / "shop.recipe.toml"
+    config, recipe = tmp_path / "tolmach.toml", tmp_path / "shop.recipe.toml"
     source = traffic(f"{name}.har")
     result = run("discover", source, "--save", "shop", "-c", str(config))
     assert result.exit_code == 0, result.output
@@ -222,7 +222,7 @@ def test_what_is_saved_answers(
 
 def test_a_recipe_that_is_there_is_not_written_over(run: Run, tmp_path: Path) -> None:
     (tmp_path / "shop.recipe.toml").write_text("# mine\n")
-    config = tmp_path / "anychat.toml"
+    config = tmp_path / "tolmach.toml"
     result = run("discover", str(TRAFFIC / "form.har"), "--save", "shop", "-c", str(config))
     assert result.exit_code == 2
     assert "shop.recipe.toml: is there already" in result.stderr
@@ -232,7 +232,7 @@ def test_a_recipe_that_is_there_is_not_written_over(run: Run, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["shop", "a/b"])
 def test_a_row_that_cannot_be_written_leaves_no_recipe(run: Run, tmp_path: Path, name: str) -> None:
-    config = tmp_path / "anychat.toml"
+    config = tmp_path / "tolmach.toml"
     config.write_text('[providers.shop]\nprotocol = "openai"\nurl = "https://chat.example/v1"\n')
     before = config.read_text(), sorted(os.listdir(tmp_path))
     result = run("discover", str(TRAFFIC / "form.har"), "--save", name, "-c", str(config))

@@ -1,4 +1,4 @@
-"""`anychat explain`, with and without a running gateway, and the route of the gateway that it asks."""
+"""`tolmach explain`, with and without a running gateway, and the route of the gateway that it asks."""
 
 import asyncio
 import json
@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from anychat.configuration import Settings
-from anychat.demo import Demo
-from anychat.gateway.asgi import AsgiApp
-from anychat.gateway.configured import policy
-from anychat.gateway.core import Gateway
-from anychat.gateway.explaining import Explained, explain, with_health
-from anychat.gateway.serve import serving
-from anychat.routing.configured import targets_of
-from anychat.routing.health import Health
-from anychat.transport import Timeouts, read
-from anychat.transport.memory import MemoryTransport
-from anychat.wire import Request
 from tests.cli.conftest import Run
+from tolmach.configuration import Settings
+from tolmach.demo import Demo
+from tolmach.gateway.assembly import policy
+from tolmach.gateway.core import Gateway
+from tolmach.gateway.explain import Explained, explain, with_health
+from tolmach.gateway.serving.asgi import AsgiApp
+from tolmach.gateway.serving.server import serving
+from tolmach.routing.from_settings import targets_of
+from tolmach.routing.health import Health
+from tolmach.transport import Timeouts, read
+from tolmach.transport.memory import MemoryTransport
+from tolmach.wire import Request
 
 TABLES: dict[str, Any] = {
     "gateway": {"admin_key": "the-admin"},
@@ -245,7 +245,7 @@ async def ask(gateway: Gateway, text: str) -> int:
 
 
 async def test_a_running_gateway_says_how_its_targets_are(run: Run, tmp_path: Path, free_port: int) -> None:
-    file = tmp_path / "anychat.toml"
+    file = tmp_path / "tolmach.toml"
     async with running(file, free_port) as (demo, gateway):
         demo.faults["/v1"] = "500"
         assert [await ask(gateway, "Hello") for _ in range(3)] == [200, 200, 200]
@@ -263,7 +263,7 @@ async def test_a_running_gateway_says_how_its_targets_are(run: Run, tmp_path: Pa
 
 
 def test_without_a_gateway_the_plan_is_told(run: Run, tmp_path: Path, free_port: int) -> None:
-    file = tmp_path / "anychat.toml"
+    file = tmp_path / "tolmach.toml"
     file.write_text(FILE.format(port=free_port, demo="http://127.0.0.1:9"))
     result = run("explain", "gpt-4o", "--config", str(file))
     assert result.exit_code == 0
@@ -279,7 +279,7 @@ def test_without_a_gateway_the_plan_is_told(run: Run, tmp_path: Path, free_port:
 
 
 async def test_a_gateway_with_another_key_tells_nothing(run: Run, tmp_path: Path, free_port: int) -> None:
-    file = tmp_path / "anychat.toml"
+    file = tmp_path / "tolmach.toml"
     async with running(file, free_port):
         file.write_text(file.read_text().replace("the-admin", "another"))
         result = await asyncio.to_thread(run, "explain", "gpt-4o", "--config", str(file))
@@ -289,7 +289,7 @@ async def test_a_gateway_with_another_key_tells_nothing(run: Run, tmp_path: Path
 
 
 async def test_a_gateway_that_does_not_know_the_model_yet(run: Run, tmp_path: Path, free_port: int) -> None:
-    file = tmp_path / "anychat.toml"
+    file = tmp_path / "tolmach.toml"
     async with running(file, free_port):
         file.write_text(file.read_text().replace("routes.gpt-4o", "routes.new"))
         result = await asyncio.to_thread(run, "explain", "new", "--config", str(file))
@@ -306,7 +306,7 @@ async def test_a_gateway_that_does_not_know_the_model_yet(run: Run, tmp_path: Pa
     ],
 )
 def test_what_cannot_be_explained(run: Run, tmp_path: Path, free_port: int, text: str, said: str) -> None:
-    file = tmp_path / "anychat.toml"
+    file = tmp_path / "tolmach.toml"
     file.write_text(text.format(port=free_port, demo="http://127.0.0.1:9"))
     result = run("explain", "nobody", "--config", str(file))
     assert result.exit_code == 2

@@ -5,10 +5,9 @@ import warnings
 import click
 import pytest
 
-from anychat import errors
-from anychat.cli.failures import EXIT_CODES, Reporting, as_event, describe, exit_code, reported
-from anychat.errors import (
-    AnychatError,
+from tolmach import errors
+from tolmach.cli.failures import EXIT_CODES, Reporting, as_event, describe, exit_code, reported
+from tolmach.errors import (
     ChallengeRequired,
     ConfigError,
     ConnectFailed,
@@ -21,12 +20,13 @@ from anychat.errors import (
     RemoteProtocolError,
     StaleSession,
     TimedOut,
+    TolmachError,
     TruncatedAnswer,
     UnsupportedFeature,
 )
 
 
-def _kinds(kind: type[AnychatError]) -> list[type[AnychatError]]:
+def _kinds(kind: type[TolmachError]) -> list[type[TolmachError]]:
     return [kind, *(below for sub in kind.__subclasses__() for below in _kinds(sub))]
 
 
@@ -50,7 +50,7 @@ def test_exit_codes(error, code):
     assert exit_code(error) == code
 
 
-@pytest.mark.parametrize("kind", [kind for kind in _kinds(AnychatError)[1:] if kind.__module__ == errors.__name__])
+@pytest.mark.parametrize("kind", [kind for kind in _kinds(TolmachError)[1:] if kind.__module__ == errors.__name__])
 def test_every_error_of_the_library_has_an_exit_code_of_its_own_kind(kind):
     assert any(issubclass(kind, known) for known in EXIT_CODES)
     assert exit_code(kind("what happened")) in (2, 3, 4, 5, 6, 7)
@@ -132,7 +132,7 @@ def _failing(error: BaseException, capsys: pytest.CaptureFixture[str], *, debug:
 def test_every_failure_is_one_line_and_no_traceback(error, code, capsys):
     ended, told = _failing(error, capsys)
     assert ended == code
-    assert told.startswith("anychat: ")
+    assert told.startswith("tolmach: ")
     assert told.count("\n") == 1
     assert "Traceback" not in told
 
@@ -150,7 +150,7 @@ def test_debug_shows_the_cause_and_still_the_line(capsys):
     assert code == 3
     assert "OSError: the cause" in told
     assert "\x1b" not in told
-    assert told.splitlines()[-1].startswith("anychat: ConnectFailed: no connection")
+    assert told.splitlines()[-1].startswith("tolmach: ConnectFailed: no connection")
 
 
 def test_a_reader_that_went_away_is_no_error(capsys):
@@ -162,4 +162,4 @@ def test_warnings_are_lines_too(capsys):
         warnings.simplefilter("always")
         with reported(Reporting()):
             warnings.warn("cookies.txt: left out\x1b[2J", stacklevel=1)
-    assert capsys.readouterr().err == "anychat: warning: cookies.txt: left out[2J\n"
+    assert capsys.readouterr().err == "tolmach: warning: cookies.txt: left out[2J\n"

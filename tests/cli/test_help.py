@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from anychat.cli import COMMANDS
-from anychat.cli.failures import EXIT_CODES
-from anychat.demo.faults import FAULTS
+from tolmach.cli import COMMANDS
+from tolmach.cli.failures import EXIT_CODES
+from tolmach.demo.faults import FAULTS
 
 _COMMANDS = [(), *((name,) for name in COMMANDS), ("demo", "serve")]
 
@@ -16,7 +16,7 @@ _COMMANDS = [(), *((name,) for name in COMMANDS), ("demo", "serve")]
 def test_help_reads_well_in_80_columns(run, command):
     result = run(*command, "--help", terminal_width=80)
     assert result.exit_code == 0
-    assert result.output.startswith("Usage: anychat")
+    assert result.output.startswith("Usage: tolmach")
     assert [line for line in result.output.splitlines() if len(line) > 80] == []
     assert "--debug" in result.output
 
@@ -47,9 +47,9 @@ def test_without_a_command_the_help_comes_and_it_is_wrong_use(run):
 
 
 def test_the_version(run):
-    from anychat import __version__
+    from tolmach import __version__
 
-    assert run("--version").output == f"anychat {__version__}\n"
+    assert run("--version").output == f"tolmach {__version__}\n"
 
 
 def test_the_help_needs_none_of_the_heavy_packages():
@@ -64,6 +64,6 @@ def test_the_help_needs_none_of_the_heavy_packages():
         "asyncio",
         "http.cookiejar",
     )
-    code = f"import sys, anychat.cli; print(*(name for name in {heavy!r} if name in sys.modules))"
+    code = f"import sys, tolmach.cli; print(*(name for name in {heavy!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

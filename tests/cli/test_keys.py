@@ -1,19 +1,20 @@
-"""`anychat keys`: made, listed, switched off and taken away, in a ledger of the test's own."""
+"""`tolmach keys`: made, listed, switched off and taken away, in a ledger of the test's own."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from anychat.access.keys import Key, KeyRing
-from anychat.ledger.keys import load_keys, open_database
+from tolmach.access.keys import Key, KeyRing
+from tolmach.ledger.keys import load_keys
+from tolmach.ledger.opening import open_database
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.delenv("ANYCHAT_CONFIG", raising=False)
+    monkeypatch.delenv("TOLMACH_CONFIG", raising=False)
     return tmp_path
 
 
@@ -125,7 +126,7 @@ def test_a_name_is_given_once(run):
 def test_wrong_use(run, wrong, folder):
     result = run("keys", "add", *wrong)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("anychat: ")
+    assert result.stderr.startswith("tolmach: ")
     assert len(result.stderr.splitlines()) == 1
     assert stored() == []
 
@@ -133,7 +134,7 @@ def test_wrong_use(run, wrong, folder):
 def test_without_keys(run):
     result = run("keys", "list")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "anychat keys add" in result.stderr
+    assert "tolmach keys add" in result.stderr
     assert json.loads(run("keys", "list", "--json").stdout) == []
 
 
@@ -144,7 +145,7 @@ def test_the_group_alone_shows_its_help(run):
 
 
 def test_the_ledger_of_the_configuration_counts(run, folder):
-    (folder / "anychat.toml").write_text('[ledger]\nurl = "mine.sqlite"\n')
+    (folder / "tolmach.toml").write_text('[ledger]\nurl = "mine.sqlite"\n')
     assert run("keys", "add", "app").exit_code == 0
     assert [key.name for key in stored(str(folder / "mine.sqlite"))] == ["app"]
     (folder / "off.toml").write_text('[ledger]\nurl = "off"\n')

@@ -1,8 +1,8 @@
-"""`anychat providers` and `anychat models`."""
+"""`tolmach providers` and `tolmach models`."""
 
 import json
 
-from anychat.registry import provider_names
+from tolmach.providers.registry import provider_names
 
 
 def test_providers_are_a_table_with_a_line_each(run):

@@ -1,4 +1,4 @@
-"""`anychat logs`."""
+"""`tolmach logs`."""
 
 import json
 import re
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from anychat.ledger import AttemptRow, RequestRow
 from tests.cli.conftest import Run
 from tests.cli.ledgers import NOON, add, filled
 from tests.cli.terminal import Terminal
+from tolmach.ledger import AttemptRow, RequestRow
 
 
 @pytest.fixture(autouse=True)

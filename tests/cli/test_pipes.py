@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from anychat.demo.server import ThreadedDemo
 from tests.cli.terminal import PATIENCE, program
+from tolmach.demo.server import ThreadedDemo
 
 
 def _ask(demo: ThreadedDemo, *args: str) -> list[str]:
@@ -63,7 +63,7 @@ def test_a_full_disk_is_one_line(demo):
     with open("/dev/full", "wb") as full:
         done = _run(_ask(demo, "hi"), capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 1
-    assert done.stderr.startswith(b"anychat: OSError: [Errno 28] No space left on device")
+    assert done.stderr.startswith(b"tolmach: OSError: [Errno 28] No space left on device")
     assert done.stderr.count(b"\n") == 1
 
 
@@ -77,7 +77,7 @@ def test_an_interrupt_keeps_what_came_and_ends_with_130(demo):
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 130
         assert process.stdout.read().endswith(b"\n")
-        assert process.stderr.read() == b"anychat: interrupted\n"
+        assert process.stderr.read() == b"tolmach: interrupted\n"
 
 
 def test_characters_that_the_output_cannot_hold_are_no_failure(demo):
@@ -104,7 +104,7 @@ def test_chat_from_a_pipe_ends_with_the_first_failure(demo):
     done = _run(_chat(demo), input=b"one\n[[fault:429-retry-after]]\nthree\n")
     assert done.returncode == 5
     assert b"three" not in done.stdout
-    assert done.stderr.startswith(b"anychat: RateLimited: ")
+    assert done.stderr.startswith(b"tolmach: RateLimited: ")
 
 
 def test_demo_serve_says_where_it_is_and_ends_well_by_an_interrupt():

@@ -1,13 +1,13 @@
-"""`anychat recipe`, and recipes for the other commands."""
+"""`tolmach recipe`, and recipes for the other commands."""
 
 import json
 from pathlib import Path
 
-from anychat.errors import ConfigError
-from anychat.recipes.files import read_recipe
 from tests.cli.conftest import Run
 from tests.recipes.apis import answer, serve
 from tests.recipes.record import ADDRESS, QUESTIONS, TRAFFIC
+from tolmach.errors import ConfigError
+from tolmach.recipes.files import read_recipe
 
 AICHAT = """url = "http://chat.test/"
 [request]

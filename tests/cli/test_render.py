@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from anychat.cli.render import MarkdownStream, markdown, printable, split_blocks
 from tests.cli.terminal import Screen
+from tolmach.cli.render import MarkdownStream, markdown, printable, split_blocks
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

@@ -1,4 +1,4 @@
-"""`anychat usage`."""
+"""`tolmach usage`."""
 
 import csv
 import io
@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from anychat.cli.usage import _bar
 from tests.cli.conftest import Run
 from tests.cli.ledgers import filled
 from tests.cli.terminal import Terminal
+from tolmach.cli.usage import _bar
 
 ALL = ("--since", "2026-01-01")
 
@@ -110,7 +110,7 @@ def test_nothing_in_the_period_is_said(run: Run, ledger: str) -> None:
 
 
 def test_seven_days_are_seven_with_today() -> None:
-    from anychat.cli.ledger import _span
+    from tolmach.cli.ledger import _span
 
     now = time.time()
     assert _span(1, "d") == now // 86_400 * 86_400
@@ -144,7 +144,7 @@ def test_bars_are_in_eighths_and_show_what_is_not_nothing() -> None:
         (("--since", "7w"), "no time"),
         (("--json", "--csv"), "one of them"),
         (("--ledger", "mysql://x/y"), "no database at mysql://"),
-        (("--ledger", "nowhere.sqlite"), "there is no ledger at nowhere.sqlite yet; `anychat serve` writes it"),
+        (("--ledger", "nowhere.sqlite"), "there is no ledger at nowhere.sqlite yet; `tolmach serve` writes it"),
     ],
 )
 def test_wrong_use_is_told(run: Run, arguments: tuple[str, ...], said: str) -> None:
@@ -157,7 +157,7 @@ def test_the_configuration_says_which_ledger(
     run: Run, ledger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    file = tmp_path / "anychat.toml"
+    file = tmp_path / "tolmach.toml"
     file.write_text('[ledger]\nurl = "l.sqlite"')
     assert len(json.loads(run("usage", *ALL, "--json").stdout)) == 2
     file.write_text('[ledger]\nurl = "off"')
@@ -170,5 +170,5 @@ def test_the_command_makes_no_ledger(run: Run, home: Path, monkeypatch: pytest.M
     monkeypatch.chdir(home)
     result = run("usage")
     assert result.exit_code == 2
-    assert "data/anychat/ledger.sqlite yet" in result.stderr
+    assert "data/tolmach/ledger.sqlite yet" in result.stderr
     assert not (home / "data").exists()

@@ -93,7 +93,7 @@ async def ask(
     """One request on its own connection. Raises what the connection raises."""
     lines = dict(headers or {})
     if fault:
-        lines["x-anychat-demo"] = fault
+        lines["x-tolmach-demo"] = fault
     async with Connection(url) as connection:
         await connection.send(method, path, lines, body)
         return await connection.rest(await connection.head())

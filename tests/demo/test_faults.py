@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from anychat.demo import FAULTS, Demo, UnknownFault, help_text
-from anychat.demo.faults import Faults, parse, wish_in
-from anychat.errors import ConfigError
 from tests.demo.client import Connection, Got, ask, post_form, post_json
+from tolmach.demo import FAULTS, Demo, UnknownFault, help_text
+from tolmach.demo.faults import Faults, parse, wish_in
+from tolmach.errors import ConfigError
 
 CHAT = "/v1/chat/completions"
 KEY = {"authorization": "Bearer any"}
@@ -162,7 +162,7 @@ async def test_silence_and_stall_last_until_the_client_has_gone() -> None:
             before = demo.log.hangups
             async with Connection(demo.url) as connection:
                 body = b'{"model": "demo", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
-                headers = {"content-type": "application/json", "x-anychat-demo": fault, **KEY}
+                headers = {"content-type": "application/json", "x-tolmach-demo": fault, **KEY}
                 await connection.send("POST", CHAT, headers, body)
                 got = await connection.head() if has_head else None
                 waiting = connection.rest(got) if got else connection.event()
@@ -178,7 +178,7 @@ async def test_cut_ends_the_connection_without_the_last_chunk() -> None:
     async with Demo(delay=0) as demo:
         async with Connection(demo.url) as connection:
             body = b'{"model": "demo", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
-            headers = {"content-type": "application/json", "x-anychat-demo": "cut=4", **KEY}
+            headers = {"content-type": "application/json", "x-tolmach-demo": "cut=4", **KEY}
             await connection.send("POST", CHAT, headers, body)
             got = await connection.head()
             with pytest.raises(Exception, match="peer closed connection without sending complete message body"):
@@ -259,7 +259,7 @@ async def test_times() -> None:
         start = time.monotonic()
         async with Connection(demo.url) as connection:
             body = b'{"model": "demo", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
-            headers = {"content-type": "application/json", "x-anychat-demo": "slow-first-token=0.2", **KEY}
+            headers = {"content-type": "application/json", "x-tolmach-demo": "slow-first-token=0.2", **KEY}
             await connection.send("POST", CHAT, headers, body)
             got = await connection.head()
             head = time.monotonic() - start

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from anychat.demo import Demo
 from tests.demo.client import Got, ask
+from tolmach.demo import Demo
 
 CAPTURES = Path(__file__).parent.parent / "captures"
 

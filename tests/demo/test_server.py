@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from anychat.demo import MOUNTS, Demo, serve_in_thread
-from anychat.demo.asgi import AbruptEnd, DemoAsgi
-from anychat.errors import ConfigError
 from tests.demo.client import Connection, ask
+from tolmach.demo import MOUNTS, Demo, serve_in_thread
+from tolmach.demo.asgi import AbruptEnd, DemoAsgi
+from tolmach.errors import ConfigError
 
 CHAT = "/v1/chat/completions"
 HEADERS = {"authorization": "Bearer any", "content-type": "application/json"}
@@ -145,7 +145,7 @@ def test_a_demo_on_a_thread() -> None:
         assert len(demo.log.requests) == 1
         with pytest.raises(ConfigError, match="in use"), serve_in_thread(port=demo.demo.port):
             pass
-    assert not [thread for thread in threading.enumerate() if thread.name == "anychat-demo"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "tolmach-demo"]
 
 
 # Without sockets
@@ -190,10 +190,10 @@ async def test_the_same_answers_without_sockets() -> None:
 async def test_faults_without_sockets_end_abruptly() -> None:
     app = DemoAsgi(delay=0)
     with pytest.raises(AbruptEnd, match="cut"):
-        await call(app, CHAT, BODY, x_anychat_demo="cut=3")
+        await call(app, CHAT, BODY, x_tolmach_demo="cut=3")
     with pytest.raises(AbruptEnd, match="reset"):
-        await call(app, CHAT, BODY, x_anychat_demo="reset")
-    sent = await call(app, CHAT, BODY, x_anychat_demo="stall=3")
+        await call(app, CHAT, BODY, x_tolmach_demo="reset")
+    sent = await call(app, CHAT, BODY, x_tolmach_demo="stall=3")
     assert len(sent) == 1 + 1 + 3
     assert app.app.log.hangups == 1
 
@@ -208,7 +208,7 @@ async def test_a_bug_of_the_demo_is_not_hidden(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Demo(delay=0) as demo:
-        monkeypatch.setattr("anychat.demo.openai._chat", lambda *_: 1 / 0)
+        monkeypatch.setattr("tolmach.demo.openai.chat._chat", lambda *_: 1 / 0)
         with pytest.raises(Exception, match="ConnectionClosed"):
             await ask(demo.url, "POST", CHAT, headers=HEADERS, body=BODY)
         assert "ZeroDivisionError" in caplog.text

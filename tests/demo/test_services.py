@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from anychat.demo import Demo
-from anychat.demo.sentinel import proof_holds, requirements_token_holds
 from tests.demo.client import Got, ask, post_form, post_json
+from tolmach.demo import Demo
+from tolmach.demo.chatgpt.sentinel import proof_holds, requirements_token_holds
 
 # chatgpt.com
 

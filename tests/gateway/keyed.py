@@ -1,4 +1,4 @@
-"""`anychat serve` over the counting upstream, with callers' keys and a ledger in the folder of a test."""
+"""`tolmach serve` over the counting upstream, with callers' keys and a ledger in the folder of a test."""
 
 import asyncio
 import json
@@ -9,10 +9,11 @@ from typing import Any
 
 from msgspec import structs
 
-from anychat.access.keys import Key, new_key
-from anychat.ledger.keys import open_database, save_key
 from tests.gateway.program import Program, Stream, raw
 from tests.gateway.upstream import COMPLETION
+from tolmach.access.keys import Key, new_key
+from tolmach.ledger.keys import save_key
+from tolmach.ledger.opening import open_database
 
 __all__ = [
     "CALLERS",

@@ -1,4 +1,4 @@
-"""Killing `anychat serve` in mid-load, and counting what its ledger lacks. For tests and the benchmark."""
+"""Killing `tolmach serve` in mid-load, and counting what its ledger lacks. For tests and the benchmark."""
 
 import asyncio
 import signal
@@ -6,10 +6,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from anychat.ledger import open_database
 from tests.gateway.keyed import Load, config
 from tests.gateway.program import program
 from tests.gateway.upstream import Upstream
+from tolmach.ledger import open_database
 
 __all__ = ["KillReport", "kill_in_mid_load"]
 
@@ -49,7 +49,7 @@ async def kill_in_mid_load(folder: Path, ledger: str, answers: int, prefix: str 
 def _report(ledger: str, load: Load, killed: float, prefix: str) -> KillReport:
     database = open_database(ledger)
     rows = database.query(
-        "SELECT r.request, count(*) FROM anychat_requests r LEFT JOIN anychat_attempts a ON a.uid = r.uid "
+        "SELECT r.request, count(*) FROM tolmach_requests r LEFT JOIN tolmach_attempts a ON a.uid = r.uid "
         "WHERE r.request LIKE ? GROUP BY r.uid, r.request",
         (f"{prefix}%",),
     )

@@ -1,4 +1,4 @@
-"""`anychat serve` as a program of its own, with a configuration in a folder of the test."""
+"""`tolmach serve` as a program of its own, with a configuration in a folder of the test."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ __all__ = ["Program", "Stream", "ask", "demo_config", "program", "raw"]
 PATIENCE = 20.0
 """Seconds after which something that must come is taken not to come."""
 
-_MAIN = "import sys; from anychat.cli import main; sys.exit(main())"
+_MAIN = "import sys; from tolmach.cli import main; sys.exit(main())"
 
 
 def demo_config(url: str, more: str = "", gateway: str = "") -> str:
@@ -38,12 +38,12 @@ models = ["shop-model"]
 
 
 class Program:
-    """A running `anychat serve`."""
+    """A running `tolmach serve`."""
 
     def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
         self.process = process
         self.folder = folder
-        self.config = folder / "anychat.toml"
+        self.config = folder / "tolmach.toml"
         self.url = ""
 
     @property
@@ -81,11 +81,11 @@ class Program:
 
 
 async def start(folder: Path, config: str, *args: str, environ: dict[str, str] | None = None) -> Program:
-    (folder / "anychat.toml").write_text(config, "utf-8")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANYCHAT_")}
+    (folder / "tolmach.toml").write_text(config, "utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TOLMACH_")}
     with (folder / "output").open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", _MAIN, "serve", "--config", str(folder / "anychat.toml"), *args),
+            *(sys.executable, "-c", _MAIN, "serve", "--config", str(folder / "tolmach.toml"), *args),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,

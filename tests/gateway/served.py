@@ -4,15 +4,15 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from anychat.demo import Demo
-from anychat.gateway.core import Gateway
-from anychat.gateway.http import ServerLimits
-from anychat.gateway.serve import Interface, serving
-from anychat.protocols import create
-from anychat.protocols.base import Site
-from anychat.providers import Access
-from anychat.registry import get_provider
-from anychat.routing.targets import Provider, Targets
+from tolmach.demo import Demo
+from tolmach.gateway.core import Gateway
+from tolmach.gateway.http import ServerLimits
+from tolmach.gateway.serving.server import Interface, serving
+from tolmach.protocols import create
+from tolmach.protocols.base import Site
+from tolmach.providers.base import Access
+from tolmach.providers.registry import get_provider
+from tolmach.routing.targets import Provider, Targets
 
 SITES = ("Chatgpt4o", "Chatgpt4Online", "ChatGptt", "Aichat", "ChatGpt")
 """The services that are classes."""

@@ -5,15 +5,15 @@ import secrets
 import pytest
 from msgspec import structs
 
-from anychat.access.keys import Key, KeyRing, new_key
-from anychat.access.limits import Limiter, LimitReached
-from anychat.errors import AuthError
-from anychat.gateway.callers import Callers, Peek
-from anychat.protocols import create
-from anychat.protocols.base import Site
-from anychat.providers import Access
-from anychat.routing.targets import Plan, Provider, Targets
-from anychat.state import MemoryState
+from tolmach.access.keys import Key, KeyRing, new_key
+from tolmach.access.limits import Limiter, LimitReached
+from tolmach.errors import AuthError
+from tolmach.gateway.callers import Callers, Peek
+from tolmach.protocols import create
+from tolmach.protocols.base import Site
+from tolmach.providers.base import Access
+from tolmach.routing.targets import Plan, Provider, Targets
+from tolmach.state import MemoryState
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from anychat.gateway.cors import EXPOSED, CorsRules
-from anychat.gateway.policy import Policy
 from tests.gateway.program import ask, question_body, raw
 from tests.gateway.served import served
+from tolmach.gateway.cors import EXPOSED, CorsRules
+from tolmach.gateway.policy import Policy
 
 OURS = "https://app.example"
 PREFLIGHT = "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization, x-stainless-os\r\n"

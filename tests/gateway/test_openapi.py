@@ -17,8 +17,8 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from anychat.gateway.openapi import document
 from tests.gateway.served import MODELS, served
+from tolmach.gateway.openapi import document
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.filterwarnings("ignore")]
 

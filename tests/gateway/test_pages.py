@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anychat.configuration import Settings
-from anychat.configuration.problems import InvalidSettings
-from anychat.configuration.shown import show
-from anychat.demo import Demo
-from anychat.demo.pages import PAGES, DemoPage
-from anychat.gateway.configured import build
-from anychat.gateway.serve import serving
-from anychat.pages import kept
-from anychat.pages.finding import Finding
-from anychat.pages.site import PageAssistant
 from tests.gateway.program import ask, raw
 from tests.serving_pages import serving_page
+from tolmach.configuration import Settings
+from tolmach.configuration.problems import InvalidSettings
+from tolmach.configuration.shown import show
+from tolmach.demo import Demo
+from tolmach.demo.pages import PAGES, DemoPage
+from tolmach.gateway.assembly import build
+from tolmach.gateway.serving.server import serving
+from tolmach.pages import cache as findings_cache
+from tolmach.pages.assistants import Finding
+from tolmach.pages.site import PageAssistant
 
 ANSWERED = [page for page in PAGES if page.outcome not in ("no-guests", "stale", "login", "challenge")]
 STATUS = {"no-guests": 401, "login": 401, "challenge": 502, "stale": 502}
@@ -34,7 +34,7 @@ def _name(page: DemoPage) -> str:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(kept, "_memory", {})
+    monkeypatch.setattr(findings_cache, "_memory", {})
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ async def demo() -> AsyncIterator[Demo]:
 
 
 def _settings(folder: Path, text: str) -> Settings:
-    (folder / "anychat.toml").write_text(f'[ledger]\nurl = "off"\n{text}', "utf-8")
-    return Settings.load(folder / "anychat.toml")
+    (folder / "tolmach.toml").write_text(f'[ledger]\nurl = "off"\n{text}', "utf-8")
+    return Settings.load(folder / "tolmach.toml")
 
 
 def _row(demo: Demo, path: str, more: str = "") -> str:
@@ -120,10 +120,10 @@ async def test_a_refused_finding_is_made_again(demo: Demo, tmp_path: Path) -> No
     address = f"{demo.url}/ai-engine-3-chat/"
     async with served(tmp_path, _row(demo, "/ai-engine-3-chat")) as url:
         assert (await ask(url, "shop/default"))[0] == 200
-    finding = kept.kept(address)
+    finding = findings_cache.kept(address)
     assert finding is not None
     found = finding.found[0]
-    kept.keep(address, Finding((structs.replace(found, row=found.row | {"page": "/before/"}),), finding.at))
+    findings_cache.keep(address, Finding((structs.replace(found, row=found.row | {"page": "/before/"}),), finding.at))
     async with served(tmp_path, _row(demo, "/ai-engine-3-chat")) as url:
         assert (await ask(url, "shop/default"))[0] == 200
     assert _looks(demo) == 2
@@ -148,10 +148,10 @@ async def test_what_the_page_names_is_asked_only_where_the_operator_allows(
 async def test_a_finding_made_elsewhere_opens_no_way_past_the_guard(demo: Demo, tmp_path: Path) -> None:
     async with served(tmp_path, _row(demo, "/ai-engine-3-chat")) as url:
         assert (await ask(url, "shop/default"))[0] == 200
-    finding = kept.kept(f"{demo.url}/ai-engine-3-chat/")
+    finding = findings_cache.kept(f"{demo.url}/ai-engine-3-chat/")
     assert finding is not None
     async with serving_page("<p>nothing</p>", host="localhost") as page:
-        kept.keep(page, finding)
+        findings_cache.keep(page, finding)
         async with served(tmp_path, f'[providers.shop]\npage = "{page}"\n') as url:
             status, _, body = await ask(url, "shop/default")
     assert (status, b"127.0.0.1 is no public address" in body) == (400, True), body
@@ -191,8 +191,8 @@ def test_a_row_is_shown_as_it_was_written(tmp_path: Path) -> None:
     shown = [one for one in show(_settings(tmp_path, text)) if one.path[:2] == ("providers", "shop")]
     written = {one.key: (one.value, one.source) for one in shown if one.source != "default"}
     assert written == {
-        "providers.shop.page": ("https://shop.example/help?…", "anychat.toml:4"),
-        "providers.shop.accept_consent": (True, "anychat.toml:5"),
+        "providers.shop.page": ("https://shop.example/help?…", "tolmach.toml:4"),
+        "providers.shop.accept_consent": (True, "tolmach.toml:5"),
     }
 
 

@@ -5,8 +5,8 @@ import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any
 
-from anychat.chat import ChatRequest, Delta, Done, Event, FinishReason, Message, Notice, ToolCallDelta
-from anychat.gateway.emulation import EMULATED, Emulation, answer, emulate
+from tolmach.chat import ChatRequest, Delta, Done, Event, FinishReason, Message, Notice, ToolCallDelta
+from tolmach.gateway.emulation.instructions import EMULATED, Emulation, answer, emulate
 
 WEATHER = {
     "type": "function",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from anychat.ledger import Database, open_database
 from tests.postgres import PostgresServer, find_programs
+from tolmach.ledger import Database, open_database
 
 
 @pytest.fixture(scope="package")

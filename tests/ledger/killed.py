@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from anychat.ledger import AttemptRow, Ledger, RequestRow
+from tolmach.ledger import AttemptRow, Ledger, RequestRow
 
 __all__ = ["main"]
 

@@ -11,7 +11,7 @@ from typing import IO
 
 from msgspec import Struct
 
-from anychat.ledger import open_database
+from tolmach.ledger import open_database
 
 __all__ = ["KillReport", "kill_writers"]
 
@@ -67,8 +67,8 @@ def _lines(log: IO[bytes]) -> list[tuple[str, int, int, int]]:
 def _report(url: str, killed: int, lines: list[tuple[str, int, int, int]]) -> KillReport:
     database = open_database(url)
     prefix = lines[0][0][:8]
-    requests = database.query("SELECT uid FROM anychat_requests WHERE substr(uid, 1, 8) = ? ORDER BY uid", (prefix,))
-    attempts = database.query("SELECT uid FROM anychat_attempts WHERE substr(uid, 1, 8) = ? ORDER BY uid", (prefix,))
+    requests = database.query("SELECT uid FROM tolmach_requests WHERE substr(uid, 1, 8) = ? ORDER BY uid", (prefix,))
+    attempts = database.query("SELECT uid FROM tolmach_attempts WHERE substr(uid, 1, 8) = ? ORDER BY uid", (prefix,))
     database.close()
     there = [uid for (uid,) in requests]
     # The process numbers from 1, and what it wrote is a beginning of what it added.

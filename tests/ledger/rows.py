@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from anychat.ledger import AttemptRow, RequestRow
+from tolmach.ledger import AttemptRow, RequestRow
 
 PATIENCE = 60.0
 """Seconds after which something that must come is taken not to come."""

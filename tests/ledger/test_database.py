@@ -11,14 +11,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from anychat.access.keys import Key
-from anychat.errors import ConfigError, MissingDependency, StorageError
-from anychat.ledger import Database, default_file, open_database, without_password
-from anychat.ledger.keys import load_keys, remove_key, save_key
-from anychat.ledger.migrations import MIGRATIONS, migrate
-from anychat.ledger.queries import requests_named
-from anychat.ledger.rows import ATTEMPTS, REQUESTS
 from tests.ledger.rows import attempt, request
+from tolmach.access.keys import Key
+from tolmach.errors import ConfigError, MissingDependency, StorageError
+from tolmach.ledger import Database, default_file, open_database, without_password
+from tolmach.ledger.keys import load_keys, remove_key, save_key
+from tolmach.ledger.migrations import MIGRATIONS, migrate
+from tolmach.ledger.queries import requests_named
+from tolmach.ledger.rows import ATTEMPTS, REQUESTS
 
 Open = Callable[[str], Database]
 
@@ -28,9 +28,9 @@ Open = Callable[[str], Database]
 
 def test_a_new_database_has_the_newest_version(url: str, opened: Open) -> None:
     database = opened(url)
-    assert database.query("SELECT version FROM anychat_schema") == [(len(MIGRATIONS),)]
+    assert database.query("SELECT version FROM tolmach_schema") == [(len(MIGRATIONS),)]
     assert len(MIGRATIONS) >= 2
-    assert opened(url).query("SELECT count(*) FROM anychat_requests") == [(0,)]
+    assert opened(url).query("SELECT count(*) FROM tolmach_requests") == [(0,)]
 
 
 @pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
@@ -38,20 +38,20 @@ def test_an_old_database_is_migrated_and_keeps_its_rows(
     url: str, opened: Open, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("anychat.ledger.migrations.MIGRATIONS", MIGRATIONS[:version])
+        patch.setattr("tolmach.ledger.migrations.MIGRATIONS", MIGRATIONS[:version])
         old = opened(url)
-        assert old.query("SELECT version FROM anychat_schema") == [(version,)]
+        assert old.query("SELECT version FROM tolmach_schema") == [(version,)]
         old.insert(REQUESTS, [request(1)])
     new = opened(url)
-    assert new.query("SELECT version FROM anychat_schema") == [(len(MIGRATIONS),)]
+    assert new.query("SELECT version FROM tolmach_schema") == [(len(MIGRATIONS),)]
     assert [row.request for row in requests_named(new, "req_1")] == ["req_1"]
     save_key(new, Key(id="k", name="n", hash="h"))
     assert [key.id for key in load_keys(new)] == ["k"]
 
 
-def test_a_database_of_a_newer_anychat_is_refused(url: str, opened: Open) -> None:
-    opened(url).execute("UPDATE anychat_schema SET version = 99")
-    with pytest.raises(ConfigError, match=r"newer anychat \(version 99, this one knows \d\); update anychat"):
+def test_a_database_of_a_newer_tolmach_is_refused(url: str, opened: Open) -> None:
+    opened(url).execute("UPDATE tolmach_schema SET version = 99")
+    with pytest.raises(ConfigError, match=r"newer tolmach \(version 99, this one knows \d\); update tolmach"):
         open_database(url)
 
 
@@ -66,16 +66,16 @@ def test_many_processes_may_make_it_at_once(url: str, opened: Open) -> None:
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0] * 4
-    assert opened(url).query("SELECT version FROM anychat_schema") == [(len(MIGRATIONS),)]
+    assert opened(url).query("SELECT version FROM tolmach_schema") == [(len(MIGRATIONS),)]
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(url: str, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     database = opened(url)
-    monkeypatch.setattr("anychat.ledger.migrations.MIGRATIONS", (*MIGRATIONS, ("CREATE TABLE half (x TEXT)", "NO SQL")))
+    monkeypatch.setattr("tolmach.ledger.migrations.MIGRATIONS", (*MIGRATIONS, ("CREATE TABLE half (x TEXT)", "NO SQL")))
     with pytest.raises(StorageError):
         migrate(database)
     assert not database.has_table("half")
-    assert database.query("SELECT version FROM anychat_schema") == [(len(MIGRATIONS),)]
+    assert database.query("SELECT version FROM tolmach_schema") == [(len(MIGRATIONS),)]
 
 
 def test_a_file_and_its_folder_are_for_their_owner_alone(tmp_path: Path, opened: Open) -> None:
@@ -98,15 +98,15 @@ def test_a_file_of_sqlite_is_written_ahead(tmp_path: Path, opened: Open) -> None
 
 def test_the_default_file_is_in_the_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert default_file() == tmp_path / "anychat/ledger.sqlite"
+    assert default_file() == tmp_path / "tolmach/ledger.sqlite"
     monkeypatch.delenv("XDG_DATA_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_file() == tmp_path / ".local/share/anychat/ledger.sqlite"
+    assert default_file() == tmp_path / ".local/share/tolmach/ledger.sqlite"
 
 
 def test_an_empty_address_is_the_default_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, opened: Open) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert opened("").where == str(tmp_path / "anychat/ledger.sqlite")
+    assert opened("").where == str(tmp_path / "tolmach/ledger.sqlite")
 
 
 # What goes wrong
@@ -141,7 +141,7 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
 
 def test_without_psycopg_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'anychat\[postgres\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install 'tolmach\[postgres\]'"):
         open_database("postgresql://host/x")
 
 
@@ -167,8 +167,8 @@ def test_a_row_that_is_there_stays_as_it_is(url: str, opened: Open) -> None:
     for model in ("first", "second"):
         database.insert(REQUESTS, [request(1, model=model), request(2)])
         database.insert(ATTEMPTS, [attempt(1), attempt(1, 2)])
-    assert database.query("SELECT model FROM anychat_requests ORDER BY uid") == [("first",), ("m",)]
-    assert database.query("SELECT count(*) FROM anychat_attempts") == [(2,)]
+    assert database.query("SELECT model FROM tolmach_requests ORDER BY uid") == [("first",), ("m",)]
+    assert database.query("SELECT count(*) FROM tolmach_attempts") == [(2,)]
 
 
 def test_a_transaction_that_fails_leaves_nothing(url: str, opened: Open) -> None:
@@ -181,10 +181,10 @@ def test_a_transaction_that_fails_leaves_nothing(url: str, opened: Open) -> None
 
     with pytest.raises(KeyError):
         fail()
-    assert database.query("SELECT count(*) FROM anychat_requests") == [(0,)]
+    assert database.query("SELECT count(*) FROM tolmach_requests") == [(0,)]
     with database.transaction():
         database.insert(REQUESTS, [request(1)])
-    assert database.query("SELECT count(*) FROM anychat_requests") == [(1,)]
+    assert database.query("SELECT count(*) FROM tolmach_requests") == [(1,)]
 
 
 @pytest.mark.parametrize("wrong", [{"model": None}, {"prompt_tokens": 1 << 70}, {"status": ["a list"]}])
@@ -229,7 +229,7 @@ def test_keys_come_back_as_they_were_saved(url: str, opened: Open) -> None:
 
 def test_a_key_that_cannot_be_read_is_no_key_that_is_missing(url: str, opened: Open) -> None:
     database = opened(url)
-    database.execute("INSERT INTO anychat_keys (id, data) VALUES ('k', '{}')")
+    database.execute("INSERT INTO tolmach_keys (id, data) VALUES ('k', '{}')")
     with pytest.raises(StorageError, match="the key k cannot be read"):
         load_keys(database)
 

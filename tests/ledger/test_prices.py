@@ -8,8 +8,8 @@ from genai_prices import Usage, calc_price
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anychat.ledger import Prices, Rate
-from anychat.sites.apis import apis
+from tolmach.ledger import Prices, Rate
+from tolmach.providers.sites.apis import apis
 
 SERVICES = {"openai": "openai", "mine": "openai", "g": "gemini", "groq": "groq", "pplx": "perplexity"}
 
@@ -107,7 +107,7 @@ def test_names_that_callers_make_up_do_not_fill_the_memory() -> None:
 def test_well_known_services_are_found(service: str) -> None:
     from genai_prices.data import providers
 
-    from anychat.ledger.prices import _SERVICES
+    from tolmach.ledger.prices import _SERVICES
 
     assert service in apis()
     assert _SERVICES.get(service, service) in {provider.id for provider in providers}

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anychat.ledger import AttemptRow, Database, RequestRow
-from anychat.ledger.queries import GROUPS, Group, RequestFilter, Usage, attempts_of, forget, requests, usage
-from anychat.ledger.rows import ATTEMPTS, REQUESTS
+from tolmach.ledger import AttemptRow, Database, RequestRow
+from tolmach.ledger.queries import GROUPS, Group, RequestFilter, Usage, attempts_of, forget, requests, usage
+from tolmach.ledger.rows import ATTEMPTS, REQUESTS
 
 Open = Callable[[str], Database]
 Entry = tuple[RequestRow, list[AttemptRow]]

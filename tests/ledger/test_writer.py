@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from anychat.errors import StorageError
-from anychat.ledger import AttemptRow, Database, Ledger, Prices, Rate, RequestRow, new_uid, open_database
-from anychat.ledger.queries import attempts_of, requests_named, usage
-from anychat.ledger.rows import Table
 from tests.ledger.kills import kill_writers
 from tests.ledger.rows import attempt, request, wait_until
 from tests.postgres import PostgresServer
+from tolmach.errors import StorageError
+from tolmach.ledger import AttemptRow, Database, Ledger, Prices, Rate, RequestRow, new_uid, open_database
+from tolmach.ledger.queries import attempts_of, requests_named, usage
+from tolmach.ledger.rows import Table
 
 Open = Callable[[str], Database]
 
@@ -37,9 +37,9 @@ def assert_whole(url: str, numbers: range) -> None:
     """Every request and every attempt is there once."""
     database = open_database(url)
     try:
-        uids = database.query("SELECT uid FROM anychat_requests ORDER BY uid")
+        uids = database.query("SELECT uid FROM tolmach_requests ORDER BY uid")
         assert [uid for (uid,) in uids] == [f"{number:032x}" for number in numbers]
-        pairs = database.query("SELECT uid, number FROM anychat_attempts ORDER BY uid, number")
+        pairs = database.query("SELECT uid, number FROM tolmach_attempts ORDER BY uid, number")
         assert pairs == [(f"{number:032x}", which) for number in numbers for which in (1, 2)]
         (requests,), (attempts,) = usage(database, "model"), usage(database, "target")
         assert requests.prompt_tokens == attempts.prompt_tokens == sum(numbers)
@@ -125,18 +125,18 @@ def test_costs_add_up_and_an_unknown_one_is_not_guessed(url: str, opened: Open) 
     ledger.add(request(5, prompt_tokens=5, cost=77), [attempt(5, cost=70, prompt_tokens=9)])
     assert ledger.close(60) == 0
     database = opened(url)
-    costs = database.query("SELECT cost FROM anychat_requests ORDER BY uid")
+    costs = database.query("SELECT cost FROM tolmach_requests ORDER BY uid")
     assert [cost for (cost,) in costs] == [8, None, 5, 0, 77]
     assert [each.cost for each in attempts_of(database, f"{2:032x}")] == [3, None]
 
 
-@pytest.mark.parametrize("text", ["a\x00b", "\ud800", "\\u0000", "'; DROP TABLE anychat_requests --", "x" * 100_000])
+@pytest.mark.parametrize("text", ["a\x00b", "\ud800", "\\u0000", "'; DROP TABLE tolmach_requests --", "x" * 100_000])
 def test_no_text_of_a_caller_does_harm(url: str, opened: Open, text: str) -> None:
     ledger = Ledger(url)
     ledger.add(request(1, model=text, error=text), [attempt(1, error=text, target=text)])
     ledger.add(request(2), [])
     assert ledger.close(60) == 0
-    rows = opened(url).query("SELECT model FROM anychat_requests ORDER BY uid")
+    rows = opened(url).query("SELECT model FROM tolmach_requests ORDER BY uid")
     assert len(rows) == 2
     assert len(rows[0][0]) <= 300
     assert ledger.dropped == 0
@@ -361,7 +361,7 @@ def test_old_requests_are_forgotten_with_their_attempts(url: str, opened: Open) 
     database = opened(url)
     fill_one: Sequence[AttemptRow] = [attempt(5000)]
     keeping.add(request(5000, at=time.time()), fill_one)
-    wait_until(lambda: database.query("SELECT count(*) FROM anychat_requests") == [(11,)])
+    wait_until(lambda: database.query("SELECT count(*) FROM tolmach_requests") == [(11,)])
     assert keeping.close(60) == 0
-    assert database.query("SELECT count(*) FROM anychat_attempts") == [(11,)]
+    assert database.query("SELECT count(*) FROM tolmach_attempts") == [(11,)]
     assert keeping.problem == ""

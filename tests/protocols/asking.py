@@ -1,10 +1,10 @@
 """Asks a site over real sockets, for the tests of the protocols that the demo plays."""
 
-from anychat.chat import ChatRequest, Event
-from anychat.protocols.base import Site
-from anychat.session import Session
-from anychat.transport import create
 from tests.protocols.driving import join
+from tolmach.chat import ChatRequest, Event
+from tolmach.protocols.base import Site
+from tolmach.session import Session
+from tolmach.transport import create
 
 
 async def events_of(site: Site, asked: ChatRequest, *, strict: bool = True) -> list[Event]:

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from anychat.chat import ChatRequest, Conversation, Delta, Event, Notice, parse_messages
-from anychat.errors import AnychatError, ProviderError
-from anychat.protocols.base import ChatProtocol, SessionState, Site
-from anychat.testing import recordings
-from anychat.wire import Call, Challenge, Decoder, Head, Request, Response, Work
+from tolmach.chat import ChatRequest, Conversation, Delta, Event, Notice, parse_messages
+from tolmach.errors import ProviderError, TolmachError
+from tolmach.protocols.base import ChatProtocol, SessionState, Site
+from tolmach.testing import recordings
+from tolmach.wire import Call, Challenge, Decoder, Head, Request, Response, Work
 
 CAPTURES = Path(__file__).parent.parent / "captures"
 NOW = 1_795_000_000.0
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
     """What an answer came to: its events with adjoining pieces of text joined, and the error at its end."""
 
     events: list[Event]
-    error: AnychatError | None
+    error: TolmachError | None
 
     @property
     def text(self) -> str:
@@ -81,7 +81,7 @@ def read(decoder: Decoder, chunks: Iterable[bytes]) -> Outcome:
                 events.append(event)  # noqa: PERF402  # what came before an error counts
         for event in decoder.close():
             events.append(event)  # noqa: PERF402
-    except AnychatError as error:
+    except TolmachError as error:
         error.partial = error.partial or decoder.partial
         return Outcome(events, error)
     return Outcome(events, None)

@@ -6,23 +6,6 @@ from typing import Any
 import anthropic
 import pytest
 
-from anychat.chat import ChatRequest, Delta, Done, Event, Notice, Reasoning, ToolCallDelta, Usage
-from anychat.demo import Demo
-from anychat.errors import (
-    AuthError,
-    BadRequest,
-    ConfigError,
-    ContextTooLong,
-    ProviderUnavailable,
-    RateLimited,
-    Refused,
-    RemoteProtocolError,
-    TruncatedAnswer,
-    UnsupportedFeature,
-)
-from anychat.protocols import create
-from anychat.protocols.anthropic import Anthropic
-from anychat.protocols.base import Site
 from tests.captures.writing import TEXT
 from tests.protocols.driving import (
     NOW_TOOL,
@@ -37,6 +20,23 @@ from tests.protocols.driving import (
     sent_to,
     turn,
 )
+from tolmach.chat import ChatRequest, Delta, Done, Event, Notice, Reasoning, ToolCallDelta, Usage
+from tolmach.demo import Demo
+from tolmach.errors import (
+    AuthError,
+    BadRequest,
+    ConfigError,
+    ContextTooLong,
+    ProviderUnavailable,
+    RateLimited,
+    Refused,
+    RemoteProtocolError,
+    TruncatedAnswer,
+    UnsupportedFeature,
+)
+from tolmach.protocols import create
+from tolmach.protocols.anthropic import Anthropic
+from tolmach.protocols.base import Site
 
 PROTOCOL = Anthropic()
 USAGE = Usage(17, 12, 29, cached_tokens=5)

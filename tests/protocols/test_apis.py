@@ -6,14 +6,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from anychat.errors import ConfigError
-from anychat.protocols import PROTOCOLS
-from anychat.protocols.base import Site
-from anychat.protocols.openai import OpenAI
-from anychat.sites import apis as table
-from anychat.sites.apis import Api, api, api_site, apis
-from anychat.wire import Head
 from tests.protocols.driving import ask, load, read, turn
+from tolmach.errors import ConfigError
+from tolmach.protocols import PROTOCOLS
+from tolmach.protocols.base import Site
+from tolmach.protocols.openai.chat import OpenAI
+from tolmach.providers.sites import apis as table
+from tolmach.providers.sites.apis import Api, api, api_site, apis
+from tolmach.wire import Head
 
 
 class Everything(dict[str, str]):

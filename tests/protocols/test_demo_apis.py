@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from anychat.chat import ChatRequest, Delta, Done, Reasoning, ToolCallDelta
-from anychat.demo import Demo
-from anychat.errors import (
+from tests.protocols.asking import events_of
+from tests.protocols.driving import NOW_TOOL, STRICT_WEATHER, WEATHER, turn
+from tolmach.chat import ChatRequest, Delta, Done, Reasoning, ToolCallDelta
+from tolmach.demo import Demo
+from tolmach.errors import (
     AuthError,
     BadRequest,
     ProviderUnavailable,
@@ -16,13 +18,11 @@ from anychat.errors import (
     RemoteProtocolError,
     TruncatedAnswer,
 )
-from anychat.protocols.anthropic import Anthropic
-from anychat.protocols.base import Site
-from anychat.protocols.gemini import Gemini
-from anychat.protocols.ollama import Ollama
-from anychat.protocols.openai_responses import OpenAIResponses
-from tests.protocols.asking import events_of
-from tests.protocols.driving import NOW_TOOL, STRICT_WEATHER, WEATHER, turn
+from tolmach.protocols.anthropic import Anthropic
+from tolmach.protocols.base import Site
+from tolmach.protocols.gemini import Gemini
+from tolmach.protocols.ollama import Ollama
+from tolmach.protocols.openai.responses import OpenAIResponses
 
 
 class Api(NamedTuple):

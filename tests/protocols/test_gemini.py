@@ -8,23 +8,6 @@ from google import genai
 from google.genai import errors as genai_errors
 from google.genai import types as genai_types
 
-from anychat.chat import ChatRequest, Delta, Done, Event, Notice, Reasoning, ToolCallDelta, Usage
-from anychat.demo import Demo
-from anychat.errors import (
-    AuthError,
-    BadRequest,
-    ConfigError,
-    ContextTooLong,
-    ProviderError,
-    ProviderUnavailable,
-    RateLimited,
-    Refused,
-    RemoteProtocolError,
-    TruncatedAnswer,
-    UnsupportedFeature,
-)
-from anychat.protocols.base import Site
-from anychat.protocols.gemini import Gemini
 from tests.captures.writing import TEXT
 from tests.protocols.driving import (
     NOW_TOOL,
@@ -38,6 +21,23 @@ from tests.protocols.driving import (
     sent_to,
     turn,
 )
+from tolmach.chat import ChatRequest, Delta, Done, Event, Notice, Reasoning, ToolCallDelta, Usage
+from tolmach.demo import Demo
+from tolmach.errors import (
+    AuthError,
+    BadRequest,
+    ConfigError,
+    ContextTooLong,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+    Refused,
+    RemoteProtocolError,
+    TruncatedAnswer,
+    UnsupportedFeature,
+)
+from tolmach.protocols.base import Site
+from tolmach.protocols.gemini import Gemini
 
 PROTOCOL = Gemini()
 USAGE = Usage(9, 12, 21, cached_tokens=4, reasoning_tokens=7)

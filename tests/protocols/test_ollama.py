@@ -6,22 +6,6 @@ from typing import Any
 import ollama
 import pytest
 
-from anychat.chat import ChatRequest, Delta, Done, Event, Notice, Reasoning, ToolCallDelta, Usage
-from anychat.demo import Demo
-from anychat.errors import (
-    AuthError,
-    BadRequest,
-    ConfigError,
-    ContextTooLong,
-    ProviderError,
-    ProviderUnavailable,
-    RateLimited,
-    RemoteProtocolError,
-    TruncatedAnswer,
-    UnsupportedFeature,
-)
-from anychat.protocols.base import Site
-from anychat.protocols.ollama import Ollama
 from tests.captures.writing import TEXT
 from tests.protocols.driving import (
     NOW_TOOL,
@@ -36,6 +20,22 @@ from tests.protocols.driving import (
     sent_to,
     turn,
 )
+from tolmach.chat import ChatRequest, Delta, Done, Event, Notice, Reasoning, ToolCallDelta, Usage
+from tolmach.demo import Demo
+from tolmach.errors import (
+    AuthError,
+    BadRequest,
+    ConfigError,
+    ContextTooLong,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+    RemoteProtocolError,
+    TruncatedAnswer,
+    UnsupportedFeature,
+)
+from tolmach.protocols.base import Site
+from tolmach.protocols.ollama import Ollama
 
 PROTOCOL = Ollama()
 USAGE = Usage(9, 12, 21)

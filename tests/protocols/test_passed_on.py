@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from anychat.chat import Delta, Done, Event, Usage
-from anychat.errors import BadRequest, ProviderUnavailable, RateLimited, RemoteProtocolError, TruncatedAnswer
-from anychat.protocols import create
-from anychat.protocols.base import Forwarding, Site
-from anychat.testing import conformance
-from anychat.wire import Decoder, Head
 from tests.protocols.driving import cases, load, new_state, read
+from tolmach.chat import Delta, Done, Event, Usage
+from tolmach.errors import BadRequest, ProviderUnavailable, RateLimited, RemoteProtocolError, TruncatedAnswer
+from tolmach.protocols import create
+from tolmach.protocols.base import Forwarding, Site
+from tolmach.testing import conformance
+from tolmach.wire import Decoder, Head
 
 FAMILIES = {
     "anthropic": ("anthropic", "https://api.test/v1/messages", Usage(17, 12, 29, cached_tokens=5)),

@@ -96,7 +96,7 @@ async def _visit(session: aiohttp.ClientSession, port: str, address: str, name: 
             entries = [entry for each in _requests(page.events) if (entry := await _entry(page, each)) is not None]
         finally:
             await page.close()
-    return {"log": {"version": "1.2", "creator": {"name": "anychat tests", "version": "1"}, "entries": entries}}
+    return {"log": {"version": "1.2", "creator": {"name": "tolmach tests", "version": "1"}, "entries": entries}}
 
 
 def _requests(events: list[dict[str, Any]]) -> list[dict[str, dict[str, Any]]]:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from anychat.protocols import create
-from anychat.protocols.base import ChatProtocol
+from tolmach.protocols import create
+from tolmach.protocols.base import ChatProtocol
 
 __all__ = ["AICHAT", "CHATGPT4O", "CHATGPTT", "RECIPES"]
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anychat.errors import ConfigError
-from anychat.recipes.curl import is_curl, parse_curl
+from tolmach.errors import ConfigError
+from tolmach.recipes.curl import is_curl, parse_curl
 
 TABLE = [
     ("curl http://a.test/x", "GET", "http://a.test/x", b"", {}),

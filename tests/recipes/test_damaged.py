@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from anychat.errors import ConfigError
-from anychat.protocols import create
-from anychat.recipes.har import read_har
-from anychat.recipes.infer import infer
-from anychat.recipes.writing import to_toml
-from anychat.testing.conformance import mutate
 from tests.recipes.apis import APIS
 from tests.recipes.record import TRAFFIC
+from tolmach.errors import ConfigError
+from tolmach.protocols import create
+from tolmach.recipes.har import read_har
+from tolmach.recipes.infer import infer
+from tolmach.recipes.writing import to_toml
+from tolmach.testing.conformance import mutate
 
 
 def _shuffled(har: Any, rng: Random) -> Any:

@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from anychat.chat import Conversation, Delta, Done
-from anychat.configuration import Settings
-from anychat.errors import ConfigError, ProtocolDrift, RateLimited, StaleSession
-from anychat.protocols import create
-from anychat.protocols.base import Site
-from anychat.protocols.recipe import Recipe
-from anychat.recipes.files import read_recipe
-from anychat.recipes.har import read_har
-from anychat.recipes.infer import infer
-from anychat.wire import Head, Response
 from tests.protocols.driving import ask, by_bytes, drive, new_state, read, turn
+from tolmach.chat import Conversation, Delta, Done
+from tolmach.configuration import Settings
+from tolmach.errors import ConfigError, ProtocolDrift, RateLimited, StaleSession
+from tolmach.protocols import create
+from tolmach.protocols.base import Site
+from tolmach.protocols.recipe.protocol import Recipe
+from tolmach.recipes.files import read_recipe
+from tolmach.recipes.har import read_har
+from tolmach.recipes.infer import infer
+from tolmach.wire import Head, Response
 
 REQUEST: dict[str, Any] = {"url": "/api", "json": {"q": "{{message}}"}}
 
@@ -117,7 +117,7 @@ def test_a_configuration_names_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "shop.toml").write_text(
         'url = "http://chat.test/"\n[request]\nurl = "/a"\njson = { q = "{{message}}" }\n'
     )
-    config = tmp_path / "anychat.toml"
+    config = tmp_path / "tolmach.toml"
     config.write_text('[providers.shop]\nprotocol = "recipe"\nrecipe = "shop.toml"\nmodels = ["m"]\n')
     settings = Settings.load(config, {})
     assert settings.providers["shop"].url == "http://chat.test/"

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from anychat.chat import Notice
-from anychat.client import AsyncClient
-from anychat.demo import ThreadedDemo, serve_in_thread
-from anychat.protocols import create
-from anychat.testing import conformance, recordings
-from anychat.testing.conformance import Answer
 from tests.recipes import sites
 from tests.recipes.sites import RECIPES
+from tolmach.chat import Notice
+from tolmach.client.clients import AsyncClient
+from tolmach.demo import ThreadedDemo, serve_in_thread
+from tolmach.protocols import create
+from tolmach.testing import conformance, recordings
+from tolmach.testing.conformance import Answer
 
 CAPTURES = Path(__file__).parent.parent / "captures"
 OWN = {

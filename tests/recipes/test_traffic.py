@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from anychat.chat import Conversation, Delta
-from anychat.cli.recipe import draft_of
-from anychat.client import AsyncClient
-from anychat.recipes.draft import Draft
-from anychat.recipes.files import read_recipe
-from anychat.recipes.writing import to_toml
 from tests.recipes.apis import APIS, KEY, answer, serve
 from tests.recipes.record import ADDRESS, QUESTIONS, TRAFFIC
+from tolmach.chat import Conversation, Delta
+from tolmach.cli.recipe import draft_of
+from tolmach.client.clients import AsyncClient
+from tolmach.recipes.draft import Draft
+from tolmach.recipes.files import read_recipe
+from tolmach.recipes.writing import to_toml
 
 NEW = 'Où est la gare « centrale », s\'il vous plaît? Is it "far" & 100% free {{message}} ${HOME}?'
 

@@ -65,7 +65,7 @@ def running_server() -> Iterator[Server]:
         assert not os.environ.get("CI"), "redis-server is missing, and here it must not be"
         pytest.skip("neither redis-server nor valkey-server is installed (Debian: apt-get install redis-server)")
     # A path of its own: that of a test is often longer than a socket's may be.
-    with tempfile.TemporaryDirectory(prefix="anychat-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tolmach-") as folder:
         server = Server(Path(folder))
         server.start()
         try:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from anychat.access.keys import Key
-from anychat.access.limits import Limiter, LimitReached
-from anychat.state import Want
-from anychat.state.redis import RedisState
 from tests.state.server import Server, eventually, running_server
+from tolmach.access.keys import Key
+from tolmach.access.limits import Limiter, LimitReached
+from tolmach.state import Want
+from tolmach.state.redis import RedisState
 
 HOUR = Want("day", 10, 1000, 3600.0, fixed=True)
 MINUTE = Want("r", 1, 5, 60.0)
@@ -44,7 +44,7 @@ async def used(state: RedisState, want: Want) -> int:
 
 async def test_without_a_server_everything_works_here(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     state = opened(f"unix://user:hush@{tmp_path}/none")
-    with caplog.at_level(logging.INFO, logger="anychat.state"):
+    with caplog.at_level(logging.INFO, logger="tolmach.state"):
         await state.start()
         assert not state.healthy
         assert state.problem
@@ -90,7 +90,7 @@ async def test_a_server_that_comes_later_is_told_what_was_counted(tmp_path: Path
 
 
 async def test_a_server_killed_in_mid_use(server: Server, state: RedisState, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="anychat.state")
+    caplog.set_level(logging.INFO, logger="tolmach.state")
     outcomes = [await state.take_if_below([MINUTE]) for _ in range(3)]
     first = await state.take_if_below([HOUR])
     server.kill()

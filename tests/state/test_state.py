@@ -6,13 +6,13 @@ from collections.abc import AsyncGenerator, Iterator
 import pytest
 import redis.asyncio
 
-from anychat.chat import Conversation, Image, Message, Text, ToolCall
-from anychat.errors import ConfigError
-from anychat.gateway.conversations import Conversations, Responses, StoredResponse
-from anychat.state import MemoryState, State, Want, is_shared, open_state
-from anychat.state.redis import RedisState
-from anychat.state.stores import StateStore
 from tests.state.server import Server, eventually, running_server
+from tolmach.chat import Conversation, Image, Message, Text, ToolCall
+from tolmach.errors import ConfigError
+from tolmach.gateway.answers.conversations import Conversations, Responses, StoredResponse
+from tolmach.state import MemoryState, State, Want, is_shared, open_state
+from tolmach.state.redis import RedisState
+from tolmach.state.stores import StateStore
 
 PATIENT = 10.0
 """Seconds: a machine that is busy with other tests is no lost server."""
@@ -36,7 +36,7 @@ async def state(request: pytest.FixtureRequest) -> AsyncGenerator[State, None]:
     await opened.aclose()
 
 
-async def reached(server: Server, *, prefix: str = "anychat:", timeout: float = PATIENT) -> RedisState:
+async def reached(server: Server, *, prefix: str = "tolmach:", timeout: float = PATIENT) -> RedisState:
     state = RedisState(server.url, timeout=timeout, connect_timeout=PATIENT, first_delay=0.01, prefix=prefix)
     await state.start()
     await eventually(lambda: state.healthy, "the server is reached")

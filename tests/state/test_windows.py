@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anychat.state import MemoryState, Want
+from tolmach.state import MemoryState, Want
 
 SECONDS = 60.0
 

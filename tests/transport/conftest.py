@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pytest
 import trustme
 
-from anychat.transport import Timeouts, Transport, TransportOptions, create
 from tests.transport.server import Server, serving
+from tolmach.transport import Timeouts, Transport, TransportOptions, create
 
 
 class Authority(NamedTuple):

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from anychat.errors import ConnectionLost, TimedOut
-from anychat.testing.record import RecordingTransport
-from anychat.testing.recordings import load
-from anychat.transport import Timeouts, Transport, create, read
-from anychat.transport.memory import MemoryTransport
-from anychat.transport.replay import ReplayTransport
-from anychat.wire import Request
 from tests.transport.app import App, over_socket
 from tests.transport.conftest import LONG, SHORT
 from tests.transport.server import serving
+from tolmach.errors import ConnectionLost, TimedOut
+from tolmach.testing.record import RecordingTransport
+from tolmach.testing.recordings import load
+from tolmach.transport import Timeouts, Transport, create, read
+from tolmach.transport.memory import MemoryTransport
+from tolmach.transport.replay import ReplayTransport
+from tolmach.wire import Request
 
 
 class Place:

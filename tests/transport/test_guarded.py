@@ -7,14 +7,14 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
-from anychat.cookies import CookieJar
-from anychat.egress import GuardedTransport, guarded
-from anychat.errors import AddressRefused, ConfigError, ConnectFailed, RemoteProtocolError, TimedOut, UnsupportedFeature
-from anychat.transport import Timeouts, TransportOptions, open_exchange, read
-from anychat.wire import Limits, Request
 from tests.transport.conftest import LONG, Authority
 from tests.transport.server import Conn, Got, Server, serving
 from tests.transport.test_redirects import CREDENTIALS, HARMLESS, ending, redirecting
+from tolmach.cookies import CookieJar
+from tolmach.egress import GuardedTransport, guarded
+from tolmach.errors import AddressRefused, ConfigError, ConnectFailed, RemoteProtocolError, TimedOut, UnsupportedFeature
+from tolmach.transport import Timeouts, TransportOptions, open_exchange, read
+from tolmach.wire import Limits, Request
 
 HERE = "127.0.0.1"
 LISTED = [f"{HERE}/32"]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from anychat.errors import ConfigError, ConnectionLost, RemoteProtocolError, TimedOut
-from anychat.transport import Timeouts, read
-from anychat.transport.memory import AsgiApp, MemoryTransport
-from anychat.wire import Head, Request
 from tests.transport.app import App, Receive, Send, start
 from tests.transport.conftest import LONG, SHORT
+from tolmach.errors import ConfigError, ConnectionLost, RemoteProtocolError, TimedOut
+from tolmach.transport import Timeouts, read
+from tolmach.transport.memory import AsgiApp, MemoryTransport
+from tolmach.wire import Head, Request
 
 URL = "http://user@service.test:81/a%20b?q=1"
 

@@ -11,12 +11,12 @@ from contextlib import aclosing
 import pytest
 from msgspec.structs import replace
 
-from anychat import __version__
-from anychat.errors import ConfigError, ConnectFailed, ConnectionLost, RemoteProtocolError, TimedOut
-from anychat.transport import Timeouts, Transport, TransportOptions, create, read
-from anychat.wire import Request
 from tests.transport.conftest import LONG, SHORT
 from tests.transport.server import Conn, Got, Server, closed_port, full_backlog, listening, serving
+from tolmach.errors import ConfigError, ConnectFailed, ConnectionLost, RemoteProtocolError, TimedOut
+from tolmach.transport import Timeouts, Transport, TransportOptions, create, read
+from tolmach.version import __version__
+from tolmach.wire import Request
 
 SECRET = "s3cr3t"
 
@@ -43,7 +43,7 @@ async def test_a_request_goes_out_as_given(server: Server, transport: Transport)
     names = [name for name, _ in got.headers]
     assert [name for name in names if name in headers] == list(headers), "in the order given"
     assert {name: got.header(name) for name in headers} == headers
-    assert got.all("user-agent") == [f"anychat/{__version__}"]
+    assert got.all("user-agent") == [f"tolmach/{__version__}"]
     assert not {"origin", "referer", "cookie", "authorization", "via"} & set(names)
     assert not [name for name in names if name.startswith(("x-forwarded", "sec-"))]
 

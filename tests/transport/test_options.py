@@ -7,27 +7,27 @@ from contextlib import aclosing
 
 import pytest
 
-from anychat.errors import ConfigError, MissingDependency, TimedOut, UnsupportedFeature
-from anychat.transport import Timeouts, TransportOptions, create, read, shared
-from anychat.transport.aiohttp import AiohttpTransport
-from anychat.transport.http import HttpTransport
-from anychat.transport.usual import UsualTransport
-from anychat.wire import Request
 from tests.transport.conftest import LONG, SHORT
 from tests.transport.server import Conn, Got, Server, full_backlog
+from tolmach.errors import ConfigError, MissingDependency, TimedOut, UnsupportedFeature
+from tolmach.transport import Timeouts, TransportOptions, create, read, shared
+from tolmach.transport.aiohttp import AiohttpTransport
+from tolmach.transport.default import DefaultTransport
+from tolmach.transport.wreq import WreqTransport
+from tolmach.wire import Request
 
 
 @pytest.fixture(autouse=True)
 def _no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ANYCHAT_TRANSPORT", raising=False)
+    monkeypatch.delenv("TOLMACH_TRANSPORT", raising=False)
 
 
 def test_which_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(create(), UsualTransport)
+    assert isinstance(create(), DefaultTransport)
     assert isinstance(create(kind="aiohttp"), AiohttpTransport)
-    monkeypatch.setenv("ANYCHAT_TRANSPORT", "aiohttp")
+    monkeypatch.setenv("TOLMACH_TRANSPORT", "aiohttp")
     assert isinstance(create(), AiohttpTransport)
-    assert isinstance(create(kind="wreq"), HttpTransport)
+    assert isinstance(create(kind="wreq"), WreqTransport)
     with pytest.raises(ConfigError, match="no transport 'carrier pigeon', only auto, wreq, aiohttp"):
         create(kind="carrier pigeon")
 
@@ -38,7 +38,7 @@ def test_equal_options_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shared(TransportOptions(resolve=dict(reversed(pins.items())))) is one
     assert shared(TransportOptions()) is not one
     assert shared(TransportOptions(verify=False)) is not shared(TransportOptions())
-    monkeypatch.setenv("ANYCHAT_TRANSPORT", "aiohttp")
+    monkeypatch.setenv("TOLMACH_TRANSPORT", "aiohttp")
     assert isinstance(shared(TransportOptions()), AiohttpTransport)
 
 
@@ -56,7 +56,7 @@ def test_a_forked_child_makes_its_own() -> None:
 
 def test_aiohttp_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'anychat\[aiohttp\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install 'tolmach\[aiohttp\]'"):
         create(kind="aiohttp")
 
 
@@ -131,7 +131,7 @@ async def test_many_limits_on_connecting_do_not_keep_many_pools(server: Server) 
         await conn.chunk(b"ok")
         await conn.chunk(b"")
 
-    transport = HttpTransport()
+    transport = WreqTransport()
     first = await transport.send(Request("GET", server.url + "/"), Timeouts(connect=100))
     for number in range(30):
         await read(await transport.send(Request("GET", server.url + "/"), Timeouts(connect=10 + number)), 10)

@@ -5,12 +5,12 @@ from urllib.parse import quote
 
 import pytest
 
-from anychat.errors import ConfigError, ConnectFailed, TimedOut, UnsupportedFeature
-from anychat.transport import Timeouts, TransportOptions, create, read
-from anychat.wire import Request
 from tests.transport.conftest import LONG, SHORT, Authority
 from tests.transport.proxies import PASSWORD, USER, proxying
 from tests.transport.server import Conn, Got, Server, closed_port
+from tolmach.errors import ConfigError, ConnectFailed, TimedOut, UnsupportedFeature
+from tolmach.transport import Timeouts, TransportOptions, create, read
+from tolmach.wire import Request
 
 CREDENTIALS = f"{quote(USER, safe='')}:{quote(PASSWORD, safe='')}@"
 WRONG = f"{quote(USER, safe='')}-not:wr0ng@"

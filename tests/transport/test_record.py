@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from anychat.errors import ConnectionLost
-from anychat.testing.record import RecordingTransport
-from anychat.testing.recordings import find, load
-from anychat.transport import read
-from anychat.transport.memory import MemoryTransport
-from anychat.transport.replay import ReplayTransport
-from anychat.wire import Head, Request
 from tests.transport.conftest import LONG
+from tolmach.errors import ConnectionLost
+from tolmach.testing.record import RecordingTransport
+from tolmach.testing.recordings import find, load
+from tolmach.transport import read
+from tolmach.transport.memory import MemoryTransport
+from tolmach.transport.replay import ReplayTransport
+from tolmach.wire import Head, Request
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 

@@ -4,13 +4,13 @@ from contextlib import aclosing
 
 import pytest
 
-from anychat.cookies import CookieJar
-from anychat.errors import RemoteProtocolError, TimedOut
-from anychat.transport import Timeouts, Transport, open_exchange, read
-from anychat.transport.memory import MemoryTransport
-from anychat.wire import Head, Limits, Request
 from tests.transport.conftest import LONG
 from tests.transport.server import Conn, Got, Server, serving
+from tolmach.cookies import CookieJar
+from tolmach.errors import RemoteProtocolError, TimedOut
+from tolmach.transport import Timeouts, Transport, open_exchange, read
+from tolmach.transport.memory import MemoryTransport
+from tolmach.wire import Head, Limits, Request
 
 CREDENTIALS = {
     "authorization": "Bearer s3cr3t",

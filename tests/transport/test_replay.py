@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from anychat.errors import ConfigError, ConnectionLost, TimedOut
-from anychat.testing.recordings import Chunk, Exchange, load
-from anychat.transport import Timeouts, read
-from anychat.transport.replay import ReplayTransport
-from anychat.wire import Head, Request
 from tests.transport.conftest import LONG
+from tolmach.errors import ConfigError, ConnectionLost, TimedOut
+from tolmach.testing.recordings import Chunk, Exchange, load
+from tolmach.transport import Timeouts, read
+from tolmach.transport.replay import ReplayTransport
+from tolmach.wire import Head, Request
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 

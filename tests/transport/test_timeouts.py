@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from anychat.errors import TimedOut
-from anychat.transport.base import Timeouts
-from anychat.transport.timeouts import Watch
+from tolmach.errors import TimedOut
+from tolmach.transport.base import Timeouts
+from tolmach.transport.timeouts import Watch
 
 
 async def _wait(watch: Watch) -> TimedOut | None:
@@ -64,7 +64,7 @@ async def test_one_timer_however_many_waits() -> None:
     watch = Watch("place", Timeouts(idle=60))
     watch.has_head()
     assert watch._timer is None  # most exchanges are over before they need one
-    watch.lasts()
+    watch.expired()
     timer = watch._timer
     for _ in range(100):
         watch.begin()

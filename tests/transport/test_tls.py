@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import trustme
 
-from anychat.errors import ConfigError, ConnectFailed
-from anychat.transport import TransportOptions, create, read
-from anychat.wire import Request
 from tests.transport.conftest import LONG, Authority
 from tests.transport.server import Conn, Got, Server, listening, serving
+from tolmach.errors import ConfigError, ConnectFailed
+from tolmach.transport import TransportOptions, create, read
+from tolmach.wire import Request
 
 
 @pytest.fixture(autouse=True)

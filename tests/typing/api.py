@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any, ClassVar, assert_type
 
-from anychat import (
+from tolmach import (
     AbstractProvider,
     Access,
     Aichat,
@@ -40,9 +40,9 @@ from anychat import (
     raise_for_status,
     register,
 )
-from anychat.protocols.json_text import JsonText
-from anychat.registry import providers
-from anychat.requests import Response, Session, StreamResponse
+from tolmach.protocols.recipe.json_text import JsonText
+from tolmach.providers.registry import providers
+from tolmach.providers.stream_session import Response, Session, StreamResponse
 
 messages: Messages = [{"role": "user", "content": "hi"}]
 

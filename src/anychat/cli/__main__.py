@@ -1,8 +1,0 @@
-"""`python -m anychat.cli`: the command, where no script of it is installed."""
-
-from anychat.cli import main
-
-__all__: list[str] = []
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,0 @@
-"""What a server may fetch for others: addresses that a caller or a page named, and that are public."""
-
-from anychat.egress.addresses import Address, check_url, is_public
-from anychat.egress.allowed import Allowed
-from anychat.egress.guard import GuardedTransport, guarded
-
-__all__ = ["Address", "Allowed", "GuardedTransport", "check_url", "guarded", "is_public"]

@@ -1,0 +1,157 @@
+"""`tolmach recipe`: from recorded traffic to a recipe."""
+
+import asyncio
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from tolmach.chat import Delta
+from tolmach.cli.failures import debug_option
+from tolmach.cli.inferred import with_secrets
+from tolmach.cli.render import for_output, printable
+from tolmach.client.clients import AsyncClient
+from tolmach.errors import ConfigError
+from tolmach.recipes.asking import run_once
+from tolmach.recipes.curl import is_curl, parse_curl
+from tolmach.recipes.draft import Draft
+from tolmach.recipes.har import read_har
+from tolmach.recipes.infer import infer
+from tolmach.recipes.traffic import Exchange
+from tolmach.recipes.writing import to_toml, write_recipe
+from tolmach.transport import TransportOptions, create
+from tolmach.wire import Head, Request
+
+__all__ = ["as_json", "draft_of", "draft_of_request", "is_traffic", "recipe", "try_draft"]
+
+
+@click.command()
+@click.argument("source", metavar="TRAFFIC")
+@click.option("--question", default="", metavar="TEXT", help="What was asked in the recording; else it is guessed.")
+@click.option(
+    "--answer",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    metavar="FILE",
+    help="The response to a curl command, so that it is not run.",
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Write the recipe there.")
+@click.option("--try", "trial", default="", metavar="TEXT", help="Ask this with the recipe, and print the answer.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print what was found as JSON.")
+@debug_option
+def recipe(source: str, question: str, answer: Path | None, out: Path | None, trial: str, json_wanted: bool) -> None:
+    """Make a recipe of a HAR file or a curl command.
+
+    TRAFFIC is a HAR file, or a curl command: in a file, as it stands, or on standard input (-).
+    The recipe goes to standard output or to the file of --out; how sure it is of each part, and
+    what it ignored, to standard error. A curl command is run once, to see its answer.
+
+    \b
+    tolmach recipe chat.har --out chat.toml
+    tolmach recipe chat.har --try "Another question"
+    """
+    draft = asyncio.run(draft_of(source, question=question, answer=answer))
+    if out is not None:
+        write_recipe(out, to_toml(draft), replace=True)
+    if json_wanted:
+        click.echo(msgspec.json.encode(as_json(draft)).decode())
+    elif out is None:
+        click.echo(to_toml(draft), nl=False)
+    if not json_wanted:
+        for line in _told(draft):
+            click.echo(printable(line), err=True)
+    if trial:
+        said = asyncio.run(try_draft(draft, trial))
+        click.echo(for_output(said), err=json_wanted)
+
+
+def is_traffic(source: str) -> bool:
+    """Whether a target is a HAR file or a curl command, in a file or as it stands."""
+    if is_curl(source):
+        return True
+    try:
+        start = Path(source).read_bytes()[:4096]
+    except (OSError, ValueError):
+        return False
+    text = start.decode("utf-8", "replace").removeprefix("\ufeff")
+    return is_curl(text) or (text.lstrip().startswith("{") and '"log"' in text)
+
+
+async def draft_of(source: str, *, question: str = "", answer: Path | None = None) -> Draft:
+    """The recipe of a HAR file or a curl command (the text itself, a file with it, or `-`).
+
+    Raises `ConfigError` for traffic that cannot be read or has no question in it, and what the
+    transport raises when the command is run.
+    """
+    data = _source(source)
+    text = data.decode("utf-8", "replace").removeprefix("\ufeff")
+    if is_curl(text):
+        said = None if answer is None else _source(str(answer))
+        return await draft_of_request(parse_curl(text), question, said, TransportOptions())
+    if answer is not None:
+        raise ConfigError("--answer goes with a curl command; a HAR file has the answers in it")
+    return infer(read_har(data), question)
+
+
+async def draft_of_request(request: Request, question: str, answer: bytes | None, way: TransportOptions) -> Draft:
+    """The recipe of one request. Without its answer it is run once. Raises as `draft_of`."""
+    if answer is not None:
+        head = Head(200, {}, (), request.url)
+        return infer([Exchange(request=request, head=head, body=answer)], question)
+    transport = create(way)
+    try:
+        exchanges = await run_once(request, transport)
+    finally:
+        await transport.aclose()
+    head_now = exchanges[-1].head
+    if head_now is not None and head_now.status >= 400:
+        text = exchanges[-1].body[:200].decode("utf-8", "replace")
+        raise ConfigError(
+            f"the command was run once and got status {head_now.status}: {printable(text)}; copy it anew from the "
+            "browser, or give the response with --answer FILE"
+        )
+    return infer(exchanges, question)
+
+
+async def try_draft(draft: Draft, question: str) -> str:
+    """The answer to a question that the recipe asks, with the recorded secrets. Raises what asking raises."""
+    async with AsyncClient(base_url=draft.url, protocol="recipe", **with_secrets(draft)) as client:
+        events = client.events(model="", messages=[{"role": "user", "content": question}])
+        return "".join([event.text async for event in events if isinstance(event, Delta)])
+
+
+def as_json(draft: Draft) -> dict[str, Any]:
+    """What was found, for JSON; without the recorded secrets."""
+    return {
+        "url": draft.url,
+        "sure": round(draft.sure, 2),
+        "question": draft.question,
+        "answer": draft.answer,
+        "parts": msgspec.to_builtins(draft.parts),
+        "ignored": msgspec.to_builtins(draft.ignored),
+        "variables": draft.variables,
+        "recipe": draft.options,
+    }
+
+
+def _told(draft: Draft) -> Iterable[str]:
+    yield f"question: {draft.question[:100]}"
+    yield f"answer:   {draft.answer[:100]}"
+    for part in draft.parts:
+        yield f"{part.sure:4.0%}  {part.name}: {part.reason}"
+    for ignored in draft.ignored:
+        yield f"ignored {ignored.what}: {ignored.reason}"
+
+
+def _source(source: str) -> bytes:
+    if is_curl(source):
+        return source.encode("utf-8", "replace")
+    if source == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{source}: {error.strerror or error}") from error

@@ -1,0 +1,7 @@
+"""What a server may fetch for others: addresses that a caller or a page named, and that are public."""
+
+from tolmach.egress.addresses import Address, check_url, is_public
+from tolmach.egress.allowed import Allowed
+from tolmach.egress.guard import GuardedTransport, guarded
+
+__all__ = ["Address", "Allowed", "GuardedTransport", "check_url", "guarded", "is_public"]

@@ -1,0 +1,184 @@
+"""Several answers to one question, from a target that gives one at a time: it is asked as many times at once."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from msgspec import Struct, structs
+
+from tolmach.chat import Event, Notice, Usage
+from tolmach.errors import TolmachError, UnsupportedFeature
+from tolmach.gateway.answers.degradation import ask
+from tolmach.gateway.answers.early_head import EarlyHead
+from tolmach.gateway.answers.outcomes import Outcomes
+from tolmach.gateway.answers.question import Question
+from tolmach.gateway.context import RequestContext
+from tolmach.gateway.surfaces.base import Asked
+from tolmach.gateway.surfaces.openai import OpenAISurface, SeveralStreams
+from tolmach.routing.journal import Attempt
+from tolmach.routing.targets import Plan, Target
+from tolmach.transport import Timeouts
+
+__all__ = ["answer_several"]
+
+T = TypeVar("T")
+
+
+class _Answers(Struct, frozen=True):
+    attempt: Attempt
+    asked: Asked
+    answers: list[list[Event]]
+
+
+async def answer_several(
+    outcomes: Outcomes, early_head: EarlyHead, context: RequestContext, question: Question, plan: Plan, n: int
+) -> None:
+    """Answer a question for `n` answers by chat completions. Raises what fails before the head of the answer."""
+    if not isinstance(question.surface, OpenAISurface):
+        raise UnsupportedFeature("n: this API gives one answer", feature="n")
+    asked = await question.asked()
+    if asked.stream:
+        opening = outcomes.router.begin(plan, context.journal, _Opening(question, n).streams)
+        streams = await early_head.during(context, opening)
+        try:
+            await streams.write(outcomes, context)
+        finally:
+            await streams.aclose()
+            outcomes.cancelled(context, streams.attempt, streams.seen, streams.asked)
+        return
+    found = await outcomes.router.begin(plan, context.journal, _Opening(question, n).whole)
+    outcomes.ended(
+        context, found.attempt, _counted([event for answer in found.answers for event in answer]), found.asked
+    )
+    context.answered_by(found.attempt)
+    context.degraded(found.asked.echo.get("dropped", ()), found.answers[0])
+    label = question.label(found.attempt.target)
+    await context.send(200, question.surface.whole_of_several(found.asked, found.answers, label))
+
+
+class _Opening:
+    """How `n` answers of a target begin."""
+
+    def __init__(self, question: Question, n: int) -> None:
+        self._question = question
+        self._n = n
+
+    async def _asking(self, target: Target, timeouts: Timeouts) -> tuple[Asked, list[AsyncGenerator[Event, None]]]:
+        asked = await self._question.asked()
+        options = {name: value for name, value in asked.turn.options.items() if name != "n"}
+        asked = structs.replace(asked, turn=structs.replace(asked.turn, model=target.model, options=options))
+        return asked, [ask(target, asked.turn, timeouts) for _ in range(self._n)]
+
+    async def whole(self, target: Target, attempt: Attempt, timeouts: Timeouts) -> _Answers:
+        asked, asking = await self._asking(target, timeouts)
+
+        async def collect(events: AsyncGenerator[Event, None]) -> list[Event]:
+            async with aclosing(events):
+                return [event async for event in events]
+
+        answers = await _all([collect(events) for events in asking])
+        attempt.first = self._question.context.journal.now()
+        return _Answers(attempt, asked, answers)
+
+    async def streams(self, target: Target, attempt: Attempt, timeouts: Timeouts) -> "_Streams":
+        asked, asking = await self._asking(target, timeouts)
+        surface = self._question.surface
+        assert isinstance(surface, OpenAISurface)
+        streams = _Streams(attempt, asked, surface.streams(asked, self._question.label(target), self._n), asking)
+        try:
+            await streams.begin()
+        except BaseException:
+            await streams.aclose()
+            raise
+        attempt.first = self._question.context.journal.now()
+        return streams
+
+
+class _Streams:
+    """Answers that arrive side by side, in one stream."""
+
+    def __init__(
+        self, attempt: Attempt, asked: Asked, encoder: SeveralStreams, asking: list[AsyncGenerator[Event, None]]
+    ) -> None:
+        self.attempt = attempt
+        self.asked = asked
+        self.encoder = encoder
+        self.seen: list[Event] = []
+        self._arrived: asyncio.Queue[tuple[int, Event] | None] = asyncio.Queue(maxsize=64)
+        self._before: list[tuple[int, Event]] = []
+        self._pumping = asyncio.ensure_future(self._pump_all(asking))
+
+    async def _pump(self, index: int, events: AsyncGenerator[Event, None]) -> None:
+        async with aclosing(events):
+            async for event in events:
+                await self._arrived.put((index, event))
+
+    async def _pump_all(self, asking: list[AsyncGenerator[Event, None]]) -> None:
+        try:
+            await _all([self._pump(index, events) for index, events in enumerate(asking)])
+        except Exception:  # whatever failed, the reader is to be woken; it raises it again
+            await self._arrived.put(None)
+            raise
+        await self._arrived.put(None)
+
+    async def begin(self) -> None:
+        """Wait for the first token of any."""
+        item = await self._arrived.get()
+        while item is not None and type(item[1]) is Notice:
+            self._before.append(item)
+            item = await self._arrived.get()
+        if item is None:
+            await self._pumping  # raises what failed before anything came
+        else:
+            self._before.append(item)
+        self.seen += [event for _, event in self._before]
+
+    async def write(self, outcomes: Outcomes, context: RequestContext) -> None:
+        context.answered_by(self.attempt)
+        notices = {event.text: event for event in self.seen if type(event) is Notice}
+        context.degraded(self.asked.echo.get("dropped", ()), notices.values())
+        writer = await context.stream()
+        with outcomes.streaming(writer, self):
+            try:
+                if opening := b"".join([self.encoder.feed(*item) for item in self._before]):
+                    await writer.write(opening)
+                while (item := await self._arrived.get()) is not None:
+                    self.seen.append(item[1])
+                    if data := self.encoder.feed(*item):
+                        await writer.write(data)
+                await self._pumping
+                outcomes.ended(context, self.attempt, _counted(self.seen), self.asked)
+            except TolmachError as error:
+                outcomes.broke(context, self.attempt, error, _counted(self.seen), self.asked)
+                outcomes.log_failure(context, error)
+                await writer.write(self.encoder.fail(context.public_error(error, self.attempt.target)))
+
+    async def aclose(self) -> None:
+        self._pumping.cancel()
+        await asyncio.gather(self._pumping, return_exceptions=True)
+
+
+def _counted(seen: list[Event]) -> list[Event]:
+    """The events, and behind them what all answers took together where the service counts it."""
+    usages = [event for event in seen if type(event) is Usage]
+    if not usages:
+        return seen
+    total = Usage(
+        sum(one.prompt_tokens for one in usages),
+        sum(one.completion_tokens for one in usages),
+        sum(one.total_tokens for one in usages),
+        any(one.estimated for one in usages),
+    )
+    return [*seen, total]
+
+
+async def _all(waiting: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all; the first to fail cancels the others and is raised."""
+    tasks = [asyncio.ensure_future(one) for one in waiting]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

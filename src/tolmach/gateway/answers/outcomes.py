@@ -1,0 +1,140 @@
+"""What the end of an attempt to answer means: what is counted for it, remembered of it, and told to the router."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from tolmach.chat import Delta, Event, Usage
+from tolmach.errors import TolmachError
+from tolmach.gateway.answers.conversations import Conversations, MemoryStore, Responses
+from tolmach.gateway.answers.estimate import answer_texts, estimate_usage
+from tolmach.gateway.answers.keep_alive import KeepAlive
+from tolmach.gateway.context import RequestContext
+from tolmach.gateway.http import Writer
+from tolmach.gateway.surfaces.base import Asked, Label
+from tolmach.gateway.surfaces.responses_request import remembered
+from tolmach.gateway.telemetry.metrics import Metrics
+from tolmach.routing.journal import Attempt
+from tolmach.routing.router import Router
+from tolmach.routing.targets import Target
+
+__all__ = ["Outcomes", "used_by"]
+
+_log = logging.getLogger("tolmach.gateway")
+
+_BYTES_PER_TOKEN = 4
+"""Of the body of a question, roughly."""
+
+
+class _Pinging(Protocol):
+    def keep_alive(self) -> bytes: ...
+
+
+class _Living(Protocol):
+    """A stream that says that it lives while nothing comes."""
+
+    @property
+    def encoder(self) -> _Pinging: ...
+
+    @property
+    def seen(self) -> Sequence[Event]: ...
+
+
+class Outcomes:
+    """Settles attempts: whole, broken off or cancelled. What later questions may go on from is kept here."""
+
+    def __init__(
+        self,
+        router: Router,
+        metrics: Metrics,
+        now: Callable[[], float],
+        keep_alive: float,
+        memory: tuple[Conversations, Responses] | None = None,
+    ) -> None:
+        self.router = router
+        self.metrics = metrics
+        self.memory = memory or (Conversations(MemoryStore(now=now)), Responses.in_memory(now=now))
+        self._keep_alive = keep_alive
+
+    @contextmanager
+    def streaming(self, writer: Writer, stream: _Living) -> Iterator[None]:
+        """What goes along with a streamed answer: it is counted, and says that it lives while nothing comes."""
+        self.metrics.open_streams.inc()
+        alive = KeepAlive(writer, stream.encoder.keep_alive, stream.seen, self._keep_alive)
+        try:
+            yield
+        finally:
+            alive.stop()
+            self.metrics.open_streams.dec()
+
+    # What is remembered
+
+    async def remember(
+        self, context: RequestContext, target: Target, asked: Asked, seen: Sequence[Event], label: Label
+    ) -> None:
+        """Keep what later questions may go on from."""
+        conversations, responses = self.memory
+        await conversations.keep(target.name, context.user, asked.turn, seen)
+        if context.surface == "responses" and asked.echo.get("store") is not False:
+            *messages, answer = remembered(asked, seen, label)
+            await responses.put(context.user, f"resp_{label.id}", messages, answer)
+
+    # What is counted
+
+    def ended(
+        self, context: RequestContext, attempt: Attempt, seen: Sequence[Event], asked: Asked | None = None
+    ) -> None:
+        """The attempt gave the whole answer."""
+        self._used(context, attempt, seen, asked)
+        self.router.answered(context.journal, attempt)
+
+    def broke(
+        self,
+        context: RequestContext,
+        attempt: Attempt,
+        error: TolmachError,
+        seen: Sequence[Event],
+        asked: Asked | None = None,
+    ) -> None:
+        """The attempt broke off after its first token; what it had used is kept."""
+        self._used(context, attempt, seen, asked)
+        self.router.failed(context.journal, attempt, error)
+
+    def cancelled(
+        self, context: RequestContext, attempt: Attempt, seen: Sequence[Event] = (), asked: Asked | None = None
+    ) -> None:
+        """The caller went away in mid-answer."""
+        if not attempt.outcome:
+            self._used(context, attempt, seen, asked)
+            self.router.cancelled(context.journal, attempt)
+
+    def _used(self, context: RequestContext, attempt: Attempt, seen: Sequence[Event], asked: Asked | None) -> None:
+        context.usage = attempt.usage = used_by(context, seen, asked)
+
+    def log_failure(self, context: RequestContext, error: TolmachError) -> None:
+        """A question that ends in an error."""
+        context.error = type(error).__name__
+        self.metrics.failed(context.surface, context.target, context.error)
+        _log.info("request %s: %s: %s", context.id, type(error).__name__, error)
+
+
+def used_by(context: RequestContext, seen: Sequence[Event], asked: Asked | None) -> Usage:
+    """The tokens of an answer as the service counted them, else by estimate."""
+    return _counted(seen) or _estimated(context, seen, asked)
+
+
+def _counted(seen: Sequence[Event]) -> Usage | None:
+    """The last count of tokens among the events; it stands near their end."""
+    for event in reversed(seen):
+        if type(event) is Usage:
+            return event
+    return None
+
+
+def _estimated(context: RequestContext, seen: Sequence[Event], asked: Asked | None) -> Usage:
+    """What an answer took whose tokens nobody has counted; of one that was passed on, by its size."""
+    if asked is not None:
+        return estimate_usage(asked.turn, answer_texts(seen))
+    prompt, completion = context.size // _BYTES_PER_TOKEN, sum(type(event) is Delta for event in seen)
+    return Usage(prompt, completion, prompt + completion, estimated=True)

@@ -1,0 +1,238 @@
+"""One question, in the forms in which targets take it, and what each gives back."""
+
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from msgspec import Struct, structs
+
+from tolmach.chat import ChatRequest, Event, Message, Notice
+from tolmach.errors import ProviderError, RemoteProtocolError, TolmachError, UnsupportedFeature
+from tolmach.gateway.answers.conversations import Conversations, Responses
+from tolmach.gateway.answers.degradation import ask
+from tolmach.gateway.answers.estimate import answer_texts, estimate_usage
+from tolmach.gateway.answers.relay import read_events, relay_whole
+from tolmach.gateway.answers.streams import EventStream, RelayedStream
+from tolmach.gateway.context import RequestContext
+from tolmach.gateway.surfaces.anthropic_request import thinking_as_effort
+from tolmach.gateway.surfaces.base import Asked, Label, Surface
+from tolmach.gateway.surfaces.responses_request import continued
+from tolmach.protocols.lenient import forgiving
+from tolmach.routing.journal import Attempt
+from tolmach.routing.targets import Plan, Target
+from tolmach.transport import Exchange, Timeouts
+from tolmach.wire import Request
+
+__all__ = ["Question", "Whole"]
+
+_SINGLE = frozenset({"logprobs", "n"})
+"""What the events of an answer do not carry."""
+
+
+class Whole(Struct, frozen=True):
+    """A whole answer: its body in the surface's shape, and the events that it was made from or that say what it cost.
+
+    `asked` and `label` are those of an answer that was put together from events.
+    """
+
+    attempt: Attempt
+    body: bytes
+    seen: Sequence[Event]
+    asked: Asked | None = None
+    label: Label | None = None
+
+
+class Question:
+    """A caller's question. Its body is read as a question only for a target that does not take it as it is."""
+
+    def __init__(
+        self,
+        context: RequestContext,
+        surface: Surface,
+        plan: Plan,
+        body: bytes,
+        now: float,
+        memory: tuple[Conversations, Responses],
+        api: str = "",
+    ) -> None:
+        self.context = context
+        self.surface = surface
+        self.plan = plan
+        self.body = body
+        self.api = api or surface.name
+        """What a target has to speak for the body to go through."""
+        self._created = int(now)
+        self._conversations, self._responses = memory
+        self._asked: Asked | None = None
+        self._id = ""
+        self.resumes = plan.rules.recover == "resume" and plan.rules.attempts > 1
+
+    def label(self, target: Target) -> Label:
+        """What an answer of the target says about itself; the id is the same for every target."""
+        self._id = self._id or secrets.token_hex(12)
+        return Label(id=self._id, created=self._created, model=target.name, provider=target.provider.name)
+
+    async def asked(self) -> Asked:
+        """The body as a question. Raises what is wrong with it."""
+        if self._asked is None:
+            asked = self.surface.parse(self.body)
+            if earlier := asked.echo.get("previous_response_id"):
+                asked = continued(asked, await self._responses.history(self.context.user, earlier))
+            self._asked = asked
+        return self._asked
+
+    async def put_to(self, target: Target) -> Asked:
+        """The question as this target is asked it."""
+        asked = await self.asked()
+        turn = structs.replace(asked.turn, model=target.model)
+        if self.surface.name == "anthropic":
+            turn = thinking_as_effort(turn, target.provider.site.protocol.features)
+        if "conversation" in target.provider.site.protocol.traits:
+            turn = structs.replace(
+                turn, conversation=await self._conversations.find(target.name, self.context.user, turn)
+            )
+        return structs.replace(asked, turn=turn)
+
+    # Whole answers
+
+    async def whole(self, target: Target, attempt: Attempt, timeouts: Timeouts) -> Whole:
+        """The target's answer, all of it."""
+        if self.api in target.forwards:
+            answer = await self._passed_on(target, attempt, timeouts)
+        else:
+            asked = await self.put_to(target)
+            answer = await self._written(target, attempt, asked, ask(target, asked.turn, timeouts))
+        return answer
+
+    async def passed_on(self, target: Target, attempt: Attempt, timeouts: Timeouts) -> Whole:
+        """The target's answer to a body that is only passed on. Raises `UnsupportedFeature` when it takes none."""
+        if self.api not in target.forwards:
+            raise UnsupportedFeature(f"{target.name} gives no {self.api}", feature="model")
+        return await self._passed_on(target, attempt, timeouts)
+
+    async def _passed_on(self, target: Target, attempt: Attempt, timeouts: Timeouts) -> Whole:
+        call = target.forward(self.api, self.body, self.context.incoming.headers)
+        session = target.session
+        exchange = await session.exchange(call.request, timeouts)
+        try:
+            head = exchange.head
+            if head.status < 400 and head.content_type == "text/event-stream":
+                return await self._read_again(target, attempt, call.request, exchange)
+            seen: list[Event] = []
+            try:
+                body = await relay_whole(exchange, call.decoder(head), seen, session.limits.response_bytes)
+            except ProviderError:
+                attempt.head = head
+                raise
+        finally:
+            await exchange.aclose()
+        attempt.first = self.context.journal.now()
+        return Whole(attempt, body, seen)
+
+    async def _read_again(self, target: Target, attempt: Attempt, request: Request, exchange: Exchange) -> Whole:
+        """Put together what came as a stream although it was not asked for as one."""
+        asked, events = await self._events(target, request, exchange)
+        return await self._written(target, attempt, asked, events)
+
+    async def _written(
+        self, target: Target, attempt: Attempt, asked: Asked, events: AsyncGenerator[Event, None]
+    ) -> Whole:
+        seen: list[Event] = []
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    if attempt.first is None and type(event) is not Notice:
+                        attempt.first = self.context.journal.now()
+                    seen.append(event)
+        except TolmachError:
+            if texts := list(answer_texts(seen)):
+                # Nobody sees this part of an answer, but it was made.
+                attempt.usage = estimate_usage(asked.turn, texts)
+            raise
+        label = self.label(target)
+        return Whole(attempt, self.surface.whole(asked, seen, label), seen, asked, label)
+
+    async def _events(
+        self, target: Target, request: Request, exchange: Exchange
+    ) -> tuple[Asked, AsyncGenerator[Event, None]]:
+        """The events of an answer that came in another form than it was asked for."""
+        reader = target.session.site.protocol.reader(request)
+        asked = self.surface.parse(request.body)
+        if reader is None or not _SINGLE.isdisjoint(asked.turn.options):
+            raise RemoteProtocolError("the service did not answer in the form that it was asked for")
+        return asked, read_events(exchange, reader(exchange.head))
+
+    # Streams
+
+    async def stream(self, target: Target, attempt: Attempt, timeouts: Timeouts) -> "RelayedStream | EventStream":
+        """The target's answer from its first token on."""
+        if self.api in target.forwards:
+            return await self._stream_passed_on(target, attempt, timeouts)
+        asked = await self.put_to(target)
+        events = ask(target, asked.turn, timeouts, forgive=self.resumes)
+        return await self._stream_written(target, attempt, asked, events)
+
+    async def _stream_passed_on(
+        self, target: Target, attempt: Attempt, timeouts: Timeouts
+    ) -> "RelayedStream | EventStream":
+        call = target.forward(self.api, self.body, self.context.incoming.headers)
+        exchange = await target.session.exchange(call.request, timeouts)
+        try:
+            head = exchange.head
+            decoder = call.decoder(head)
+            if head.status >= 400:
+                try:
+                    await relay_whole(exchange, decoder, [], target.session.limits.response_bytes)
+                except ProviderError:
+                    attempt.head = head
+                    raise
+                raise RemoteProtocolError(f"a refusal ({head.status}) that reads like an answer", status=head.status)
+            if head.content_type != "text/event-stream":
+                asked, events = await self._events(target, call.request, exchange)
+                return await self._stream_written(target, attempt, asked, events, exchange)
+            stream = RelayedStream(
+                attempt,
+                exchange,
+                forgiving(decoder, head, target.session.limits.event_bytes) if self.resumes else decoder,
+                self.surface.stream(Asked(turn=_NO_TURN), self.label(target)),
+                target.session.limits.event_bytes,
+                target.session.site.protocol.reader(call.request) if self.resumes else None,
+            )
+            await stream.begin(to_token=self.plan.rules.attempts > 1)
+        except BaseException:
+            await exchange.aclose()
+            raise
+        attempt.first = self.context.journal.now()
+        return stream
+
+    async def _stream_written(
+        self,
+        target: Target,
+        attempt: Attempt,
+        asked: Asked,
+        events: AsyncGenerator[Event, None],
+        exchange: Exchange | None = None,
+    ) -> EventStream:
+        stream = EventStream(attempt, asked, self.surface.stream(asked, self.label(target)), events, exchange)
+        try:
+            await stream.begin()
+        except BaseException:
+            await stream.aclose()
+            raise
+        attempt.first = self.context.journal.now()
+        return stream
+
+    # Going on
+
+    async def going_on(self, target: Target, attempt: Attempt, timeouts: Timeouts, so_far: str) -> EventStream:
+        """The answer of a target that goes on where another broke off, by events."""
+        asked = await self.put_to(target)
+        turn = asked.turn
+        if target.provider.prefill and so_far:
+            turn = structs.replace(turn, messages=(*turn.messages, Message("assistant", so_far)))
+        events = ask(target, turn, timeouts)
+        return await self._stream_written(target, attempt, asked, events)
+
+
+_NO_TURN: Any = ChatRequest(messages=())

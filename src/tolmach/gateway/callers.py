@@ -1,0 +1,117 @@
+"""Who asks: callers known by their keys, and held to what these allow."""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from tolmach.access.keys import Key, KeyRing
+from tolmach.access.limits import Admission, Limiter
+from tolmach.chat import Usage
+from tolmach.errors import AuthError
+from tolmach.ledger.prices import Prices
+from tolmach.routing.targets import Plan
+from tolmach.state import MemoryState
+
+__all__ = ["Callers", "Peek"]
+
+_RESERVED = 1024
+"""Tokens that are held for an answer whose length nobody has limited; less where the limit of the key is low."""
+
+_PART_OF_LIMIT = 8
+_BYTES_PER_TOKEN = 3
+"""Of a body: fewer than a token has, so that what is reserved is rather too much."""
+
+_ENCODED = re.compile(rb"[A-Za-z0-9+/=_-]{4096,}")
+"""A picture or another file in a body, by its BASE64."""
+_ENCODED_TOKENS = 1000
+_ENCODED_BYTES_PER_TOKEN = 100
+"""A picture has some hundreds or thousands of tokens, and no text of a megabyte."""
+
+_MOST_ANSWERS = 128
+
+
+class Peek(Struct):
+    """As much of a body as decides where it goes, and what it may cost."""
+
+    model: str
+    stream: bool | None = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+    n: Any = None
+
+
+class Callers:
+    """The keys in force and their limits.
+
+    While there is no key at all whoever reaches the gateway may ask, unless one is `required`: where others
+    than this machine reach it, the last key that is taken away lets in nobody.
+    """
+
+    def __init__(
+        self,
+        keys: KeyRing | None = None,
+        limiter: Limiter | None = None,
+        prices: Prices | None = None,
+        *,
+        required: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.keys = keys if keys is not None else KeyRing()
+        self.limiter = limiter or Limiter(MemoryState())
+        self.prices = prices or Prices()
+        self._required = required
+        self._now = now
+
+    def who(self, headers: Mapping[str, str]) -> Key | None:
+        """The caller's key, from `Authorization: Bearer` or `x-api-key`; None where no keys are in force.
+
+        Raises `AuthError`.
+        """
+        if not len(self.keys) and not self._required:
+            return None
+        scheme, _, plain = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not plain.strip():
+            plain = headers.get("x-api-key", "")
+        if not plain.strip():
+            raise AuthError(
+                "a key is needed: send it as Authorization: Bearer KEY, or as x-api-key",
+                status=401,
+                code="missing_api_key",
+            )
+        return self.keys.find(plain.strip(), self._now())
+
+    async def admit(self, key: Key, peek: Peek, plan: Plan, body: bytes, *, answered: bool = True) -> Admission:
+        """Let a question in; `answered` says whether its answer has tokens: vectors have none.
+
+        Raises `AuthError`, `Refused` and `RateLimited` (`LimitReached`).
+        """
+        tokens = _question_tokens(body)
+        answer = _answer_tokens(peek, key) if answered else 0
+        cost = None
+        if key.budget_day is not None or key.budget_month is not None:
+            cost = self.prices.cost(plan.first.name, tokens, answer)
+        return await self.limiter.admit(key, peek.model, tokens + answer, cost or 0)
+
+    def cost(self, target: str, usage: Usage) -> int | None:
+        """Millionths of a US dollar; None for unknown."""
+        return self.prices.cost(target, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+
+
+def _question_tokens(body: bytes) -> int:
+    """About how many tokens a body has, rather too many."""
+    files = [len(file) for file in _ENCODED.findall(body)]
+    text = (len(body) - sum(files)) // _BYTES_PER_TOKEN + 1
+    return text + sum(_ENCODED_TOKENS + size // _ENCODED_BYTES_PER_TOKEN for size in files)
+
+
+def _answer_tokens(peek: Peek, key: Key) -> int:
+    """How many tokens the answers may have, as their caller says, or by what is usual."""
+    limit = key.tokens_per_minute
+    usual = _RESERVED if limit is None else min(_RESERVED, limit // _PART_OF_LIMIT)
+    said = (peek.max_completion_tokens, peek.max_tokens, peek.max_output_tokens)
+    each = next((value for value in said if isinstance(value, int) and value > 0), usual)
+    return each * (peek.n if isinstance(peek.n, int) and 0 < peek.n <= _MOST_ANSWERS else 1)

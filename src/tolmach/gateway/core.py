@@ -1,0 +1,404 @@
+"""The gateway: a caller's request in, an answer out. No server and no socket: see `gateway.serving`.
+
+The way of a question: its surface reads the body, the model's name finds a target. Where the target
+speaks the surface's own API the body goes through; else the events of the target's session are
+written in the surface's shape (`gateway.answers.answering`).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import msgspec
+
+from tolmach.access.keys import check_model
+from tolmach.chat import ChatRequest
+from tolmach.errors import BadRequest, ModelNotFound, ProviderUnavailable, TolmachError
+from tolmach.gateway.answers.answering import Answering
+from tolmach.gateway.answers.conversations import Conversations, Responses
+from tolmach.gateway.callers import Callers, Peek
+from tolmach.gateway.context import JSON, RequestContext
+from tolmach.gateway.cors import is_foreign
+from tolmach.gateway.explain import explained_body
+from tolmach.gateway.http import (
+    MOST_HEADERS,
+    BodyRefused,
+    EncodedBody,
+    ForeignPage,
+    Incoming,
+    Overloaded,
+    Reply,
+    ServerLimits,
+    TooManyHeaders,
+)
+from tolmach.gateway.openapi import document_body
+from tolmach.gateway.policy import Policy
+from tolmach.gateway.surfaces.anthropic import AnthropicSurface
+from tolmach.gateway.surfaces.base import Asked, Label, Surface
+from tolmach.gateway.surfaces.bodies import check_depth
+from tolmach.gateway.surfaces.embeddings import parse_embeddings
+from tolmach.gateway.surfaces.openai import OpenAISurface
+from tolmach.gateway.surfaces.responses import ResponsesSurface
+from tolmach.gateway.telemetry.logs import access, write_access
+from tolmach.gateway.telemetry.metrics import Metrics
+from tolmach.gateway.telemetry.transcript import Transcript
+from tolmach.routing.router import Router
+from tolmach.routing.targets import Plan, Targets
+
+if TYPE_CHECKING:
+    from tolmach.gateway.resources import Resources
+
+__all__ = ["Gateway"]
+
+_log = logging.getLogger("tolmach.gateway")
+
+
+_CUT_SECONDS = 1.0
+"""How long answers may take to end once they are told to."""
+
+_NOTHING_ASKED = Asked(turn=ChatRequest(messages=()))
+
+_PEEK = msgspec.json.Decoder(Peek)
+_COUNT = "anthropic/count_tokens"
+
+Handler = Callable[[RequestContext], Awaitable[None]]
+
+
+class Gateway:
+    """Answers requests. `targets` may be replaced at any time; requests under way keep theirs.
+
+    `keep_alive` is the seconds of a target's silence in mid-stream after which the caller gets a sign of life.
+    """
+
+    def __init__(
+        self,
+        targets: Targets,
+        *,
+        limits: ServerLimits = ServerLimits(),
+        keep_alive: float = 15.0,
+        now: Callable[[], float] = time.time,
+        router: Router | None = None,
+        callers: Callers | None = None,
+        memory: tuple[Conversations, Responses] | None = None,
+    ) -> None:
+        self.targets = targets
+        self.metrics = Metrics()
+        self.limits = limits
+        self.policy = Policy()
+        self.problem = ""
+        """Why the configuration as it stands now is not in force; empty when it is."""
+        self._under_way: set[RequestContext] = set()
+        self._idle = asyncio.Event()
+        self._draining = False
+        self._cut = False
+        # Asked for once: each asking costs a system call before Python 3.12.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.router = router or Router()
+        self.metrics.health = self.router.health
+        self.callers = callers or Callers()
+        self.resources: Resources | None = None
+        """What is kept beside the targets, for whoever serves to start and to close."""
+        self.observers: list[Callable[[RequestContext], None]] = []
+        """QuestionRecord of each question at its end."""
+        self._answering = Answering(self.router, self.metrics, now, keep_alive, memory)
+        self._openai = OpenAISurface()
+        self._anthropic = AnthropicSurface()
+        self._routes: dict[tuple[str, str], Handler] = {
+            ("POST", "/v1/chat/completions"): self._asked(self._openai),
+            ("POST", "/v1/responses"): self._asked(ResponsesSurface()),
+            ("POST", "/v1/messages"): self._asked(self._anthropic),
+            ("POST", "/v1/messages/count_tokens"): self._told(self._anthropic, "anthropic", self._count_tokens),
+            ("POST", "/v1/embeddings"): self._told(self._openai, "embeddings", self._embeddings),
+            ("GET", "/v1/models"): self._models,
+            ("GET", "/health/live"): self._live,
+            ("GET", "/health/ready"): self._ready,
+            ("GET", "/metrics"): self._metrics,
+            ("GET", "/admin/explain"): self._explain,
+            ("GET", "/openapi.json"): self._openapi,
+        }
+
+    async def handle(self, incoming: Incoming, reply: Reply) -> None:
+        """Answer one request, whatever it is."""
+        policy = self.policy
+        if policy.texts:
+            incoming = reply = Transcript(incoming, reply)
+        context = RequestContext(incoming, reply)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        context.task = asyncio.current_task(self._loop)
+        origin = incoming.headers.get("origin")
+        if origin is not None:
+            context.headers += policy.cors.headers(origin)
+        self._under_way.add(context)
+        try:
+            await self._handle(context)
+        finally:
+            self._under_way.discard(context)
+            if context.surface != "none":
+                self._finished(context)
+            if self._draining and not self._under_way:
+                self._idle.set()
+            if access.isEnabledFor(logging.INFO):
+                write_access(context.line())
+
+    def _finished(self, context: RequestContext) -> None:
+        """A question has ended, in whatever way: what it took is settled, and written down."""
+        admission = context.admission
+        if admission is not None:
+            tokens, cost = 0, 0
+            for attempt in context.journal.attempts:
+                if (usage := attempt.usage) is not None:
+                    tokens += usage.prompt_tokens + usage.completion_tokens
+                    cost += self.callers.cost(attempt.target.name, usage) or 0
+            admission.settle(tokens, cost)
+        self.metrics.tried(context.journal)
+        for observer in self.observers:
+            observer(context)
+
+    @property
+    def under_way(self) -> int:
+        """Requests being answered."""
+        return len(self._under_way)
+
+    async def drain(self, seconds: float) -> None:
+        """Say that this gateway is not ready, and give what is under way so long to end."""
+        self._draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._under_way:
+                    self._idle.clear()
+                    await self._idle.wait()
+
+    async def cut_off(self) -> None:
+        """End what is under way: streams with an error event, other questions with a 503."""
+        self._cut = True
+        tasks = [context.task for context in self._under_way if context.task is not None and context.surface != "none"]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CUT_SECONDS)
+
+    async def _handle(self, context: RequestContext) -> None:
+        incoming = context.incoming
+        # The server leaves out the body of an answer to HEAD.
+        method = "GET" if incoming.method == "HEAD" else incoming.method
+        handler = self._routes.get((method, incoming.path)) or self._other(incoming, method)
+        try:
+            await handler(context)
+        except asyncio.CancelledError:
+            context.gone = True
+            self.metrics.cancelled(context.surface)
+            raise
+        except ConnectionError:
+            # The caller went away while something was being read or written.
+            context.gone = True
+            self.metrics.cancelled(context.surface)
+            if context.status == 0:
+                # Or it is there still, and the body was broken: ASGI does not tell the one from the other.
+                with suppress(ConnectionError):
+                    await context.reply.whole(400, [JSON, ("connection", "close")], _plain_error("the body broke off"))
+        except Exception:  # a bug of ours: the caller gets a plain 500, the log gets all of it
+            _log.exception("request %s failed", context.id)
+            if context.status == 0:
+                await context.send(500, _plain_error("internal error; the log has more under this request's id"))
+        self.metrics.answered(context.surface, context.target, context.status, time.monotonic() - context.started)
+
+    def _other(self, incoming: Incoming, method: str) -> Handler:
+        if incoming.path.startswith("/v1/models/") and method == "GET":
+            return self._model
+        if method == "OPTIONS" and "access-control-request-method" in incoming.headers:
+            return self._preflight
+        methods = [method for method, path in self._routes if path == incoming.path]
+        if incoming.path.startswith("/v1/models/"):
+            methods.append("GET")
+        if "GET" in methods:
+            methods.append("HEAD")
+        status = 405 if methods else 404
+
+        async def refuse(context: RequestContext) -> None:
+            said = _plain_error(f"{incoming.method} {incoming.path} is not served here")
+            await context.send(status, said, [("allow", ", ".join(methods))] if methods else None)
+
+        return refuse
+
+    # Questions
+
+    def _asked(self, surface: Surface) -> Handler:
+        """The handler of a surface's questions."""
+
+        return self._told(surface, surface.name, lambda context, body: self._question(context, surface, body))
+
+    def _told(self, surface: Surface, name: str, work: Callable[[RequestContext, bytes], Awaitable[None]]) -> Handler:
+        """A handler that reads the body; what fails before an answer is told in the surface's shape."""
+
+        async def handler(context: RequestContext) -> None:
+            context.surface = name
+            limits = self.limits
+            try:
+                self._admit(context.incoming)
+                key = context.key = self.callers.who(context.incoming.headers)
+                if key is not None:
+                    context.user = key.id
+                body = await context.incoming.body(limits.body_bytes, limits.body_seconds)
+                context.size = len(body)
+                check_depth(body, limits.depth)
+                await work(context, body)
+            except BodyRefused as error:
+                context.error = type(error).__name__
+                kind = BadRequest if error.status < 500 else ProviderUnavailable
+                refusal = kind(str(error), status=error.status, code=error.code)
+                wait = [("retry-after", str(error.retry_after))] if error.retry_after is not None else []
+                await context.send(
+                    error.status, surface.error(refusal, context.id)[1], [("connection", "close"), *wait]
+                )
+            except TolmachError as error:
+                await self._answering.fail(context, surface, error)
+            except asyncio.CancelledError:
+                if not self._cut or (context.status and context.writer is None):
+                    raise
+                await _stop(context, surface)
+
+        return handler
+
+    def _admit(self, incoming: Incoming) -> None:
+        """Raises `BodyRefused` for a question that is not taken, whatever is in it."""
+        limits = self.limits
+        if self._draining:
+            raise Overloaded("the gateway is being stopped; ask again")
+        if len(self._under_way) > limits.streams:
+            raise Overloaded(f"{limits.streams} questions are under way, as many as are allowed; ask again")
+        if is_foreign(incoming.headers, self.policy.cors):
+            raise ForeignPage("pages of this origin may not ask here; gateway.cors.origins names those that may")
+        if limits.headers < MOST_HEADERS and len(incoming.headers) > limits.headers:
+            raise TooManyHeaders(f"the request has more than {limits.headers} headers")
+        encoding = incoming.headers.get("content-encoding")
+        if encoding is not None and encoding.lower() not in ("", "identity"):
+            raise EncodedBody(encoding)
+
+    async def _question(self, context: RequestContext, surface: Surface, body: bytes) -> None:
+        try:
+            peek = _PEEK.decode(body)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            # The surface knows what to say about it.
+            peek = Peek(surface.parse(body).model)
+        plan = await self._let_in(context, peek, body)
+        await self._answering.answer(context, surface, plan, body, bool(peek.stream))
+
+    async def _let_in(self, context: RequestContext, peek: Peek, body: bytes, *, answered: bool = True) -> Plan:
+        """The plan for what is asked, if the caller's key allows it. Raises `ModelNotFound` and what `admit` does."""
+        context.model = peek.model
+        plan = self.targets.plan(peek.model)
+        key = context.key
+        if key is not None:
+            check_model(key, peek.model)
+            if key.limited:
+                admission = context.admission = await self.callers.admit(key, peek, plan, body, answered=answered)
+                context.headers += admission.headers()
+        return plan
+
+    async def _count_tokens(self, context: RequestContext, body: bytes) -> None:
+        try:
+            peek = _PEEK.decode(body)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            # The surface knows what to say about it.
+            await context.send(200, self._anthropic.count(body))
+            return
+        plan = await self._let_in(context, peek, body, answered=False)
+        if _COUNT in plan.first.forwards:
+            await self._answering.pass_on(context, self._anthropic, plan, body, _COUNT)
+        else:
+            await context.send(200, self._anthropic.count(body))
+
+    async def _embeddings(self, context: RequestContext, body: bytes) -> None:
+        plan = await self._let_in(context, Peek(parse_embeddings(body).model), body, answered=False)
+        await self._answering.pass_on(context, self._openai, plan, body, "embeddings")
+
+    # The rest
+
+    async def _models(self, context: RequestContext) -> None:
+        try:
+            rows = self._rows(context)
+        except TolmachError as error:
+            await self._answering.fail(context, self._openai, error)
+        else:
+            await context.send(200, msgspec.json.encode({"object": "list", "data": rows}))
+
+    async def _model(self, context: RequestContext) -> None:
+        wanted = unquote(context.incoming.path.removeprefix("/v1/models/"))
+        try:
+            row = next((row for row in self._rows(context) if row["id"] == wanted), None)
+            if row is None:
+                raise ModelNotFound(f"the model {wanted!r} does not exist here")
+        except TolmachError as error:
+            await self._answering.fail(context, self._openai, error)
+        else:
+            await context.send(200, msgspec.json.encode(row))
+
+    def _rows(self, context: RequestContext) -> list[dict[str, object]]:
+        """The models that the caller may ask for. Raises `AuthError` for one who needs a key and has none."""
+        key = self.callers.who(context.incoming.headers)
+        return [
+            {"id": name, "object": "model", "created": 0, "owned_by": owner}
+            for name, owner in self.targets.models()
+            if key is None or key.allows(name)
+        ]
+
+    async def _live(self, context: RequestContext) -> None:
+        await context.send(200, b'{"status":"live"}')
+
+    async def _ready(self, context: RequestContext) -> None:
+        said = {"status": "stopping" if self._draining else "ready"}
+        if self.problem:
+            said["configuration"] = self.problem
+        await context.send(503 if self._draining else 200, msgspec.json.encode(said))
+
+    async def _openapi(self, context: RequestContext) -> None:
+        await context.send(200, document_body())
+
+    async def _preflight(self, context: RequestContext) -> None:
+        """A browser asks whether a page may ask."""
+        headers = context.incoming.headers
+        allowed = self.policy.cors.allows(headers.get("origin", ""))
+        wanted = headers.get("access-control-request-headers", "")
+        context.status = 204 if allowed else 403
+        more = self.policy.cors.preflight(wanted) if allowed else []
+        await context.reply.whole(context.status, [*context.headers, *more], b"")
+
+    async def _is_admin(self, context: RequestContext) -> bool:
+        """Whether the caller may see what is the admin's; one who may not is told so."""
+        if self.policy.admits(context.incoming.headers.get("authorization", "")):
+            return True
+        await context.send(401, _plain_error("the admin's key is needed"), [("www-authenticate", "Bearer")])
+        return False
+
+    async def _explain(self, context: RequestContext) -> None:
+        if await self._is_admin(context):
+            await context.send(*explained_body(context.incoming.query, self.targets, self.router.health))
+
+    async def _metrics(self, context: RequestContext) -> None:
+        if not await self._is_admin(context):
+            return
+        context.status = 200
+        await context.reply.whole(200, [("content-type", Metrics.content_type), *context.headers], self.metrics.text())
+
+
+async def _stop(context: RequestContext, surface: Surface) -> None:
+    """Tell a caller that the gateway ends before the answer does."""
+    context.error = "Stopped"
+    stopped = ProviderUnavailable("the gateway was stopped before the answer's end", status=503, code="stopped")
+    if context.writer is not None:
+        await context.writer.write(
+            surface.stream(_NOTHING_ASKED, Label(id=context.id, created=0, model="")).fail(stopped)
+        )
+    else:
+        await context.send(503, surface.error(stopped, context.id)[1], [("connection", "close"), ("retry-after", "1")])
+
+
+def _plain_error(text: str) -> bytes:
+    return msgspec.json.encode(
+        {"error": {"message": text, "type": "invalid_request_error", "param": None, "code": None}}
+    )

@@ -1,0 +1,130 @@
+"""The gateway on ASGI 3, mountable in any server or application that speaks it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from tolmach.gateway.core import Gateway
+from tolmach.gateway.http import BodyTooLarge, BodyTooSlow, Headers
+
+__all__ = ["AsgiApp"]
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("ascii"), value.encode("latin-1", "replace")) for name, value in headers]
+
+
+class _Request:
+    """`Incoming` and `Reply` of one ASGI request."""
+
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        self.query: str = scope.get("query_string", b"").decode("latin-1")
+        client = scope.get("client")
+        self.client: str = f"{client[0]}:{client[1]}" if client else ""
+        self.headers: Mapping[str, str] = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        self._receive = receive
+        self._send = send
+        self._streaming = False
+        self._read = asyncio.Event()
+
+    async def body(self, limit: int, seconds: float) -> bytes:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._whole_body(limit)
+        except TimeoutError as error:
+            raise BodyTooSlow(seconds) from error
+
+    async def _whole_body(self, limit: int) -> bytes:
+        length = self.headers.get("content-length")
+        if length is not None and (not length.isdigit() or int(length) > limit):
+            raise BodyTooLarge(limit)
+        pieces = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ConnectionResetError("the caller went away")
+            piece = message.get("body", b"")
+            size += len(piece)
+            if size > limit:
+                raise BodyTooLarge(limit)
+            pieces.append(piece)
+            if not message.get("more_body"):
+                self._read.set()
+                return b"".join(pieces)
+
+    async def gone(self) -> None:
+        """Returns when the caller has gone away.
+
+        That is told on the channel that the body comes on, so the watch begins when it is read.
+        """
+        await self._read.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            continue
+
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        headers = [*headers, ("content-length", str(len(body)))]
+        await self._send({"type": "http.response.start", "status": status, "headers": _encoded(headers)})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def stream(self, status: int, headers: Headers) -> "_Request":
+        await self._send({"type": "http.response.start", "status": status, "headers": _encoded(headers)})
+        self._streaming = True
+        return self
+
+    async def write(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        if self._streaming:
+            await self._send({"type": "http.response.body", "body": b""})
+
+
+class AsgiApp:
+    """The gateway as an ASGI application."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(self._gateway, receive, send)
+            return
+        if scope["type"] != "http":
+            raise RuntimeError(f"the gateway serves HTTP, not {scope['type']}")
+        request = _Request(scope, receive, send)
+        handling = asyncio.ensure_future(self._gateway.handle(request, request))
+        watching = asyncio.ensure_future(request.gone())
+        try:
+            await asyncio.wait({handling, watching}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watching.cancel()
+            if not handling.done():
+                handling.cancel()
+            await asyncio.gather(handling, watching, return_exceptions=True)
+        if not handling.cancelled():
+            handling.result()
+            await request.end()
+
+
+async def _lifespan(gateway: Gateway, receive: Receive, send: Send) -> None:
+    """Start and close what the gateway keeps, with the application that it is part of."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            if gateway.resources is not None:
+                await gateway.resources.start(gateway.router.health)
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            if gateway.resources is not None:
+                await gateway.resources.aclose()
+            await send({"type": "lifespan.shutdown.complete"})
+            return

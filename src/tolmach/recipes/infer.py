@@ -1,0 +1,152 @@
+"""From recorded exchanges to a recipe."""
+
+from typing import Any
+
+from tolmach.errors import ConfigError
+from tolmach.recipes.draft import Draft, Ignored, Part
+from tolmach.recipes.history import find_history
+from tolmach.recipes.question import Chat, find_chat, is_noise
+from tolmach.recipes.tables import answer_errors, conversation_of, stale_rules
+from tolmach.recipes.tracing import Tracer
+from tolmach.recipes.traffic import Exchange, Written, at, pointer, put, site_of, written
+
+__all__ = ["infer"]
+
+_OPTIONS = frozenset(("temperature", "top_p", "top_k", "max_tokens", "presence_penalty", "frequency_penalty", "seed"))
+
+
+def infer(exchanges: list[Exchange], question: str = "", *, by_name: bool = False) -> Draft:
+    """The recipe of the chat API in the exchanges, which stand in the order in which they happened.
+
+    `question` is what was asked, where it is known. `by_name` has tokens found by their names as well,
+    for a page that was fetched anew and gives others than the recorded ones.
+    Raises `ConfigError` when nothing in them is a question with an answer.
+    """
+    chat = find_chat(exchanges, question)
+    if chat is None:
+        hint = "; is the question written as it was sent?" if question else "; say with --question what was asked"
+        raise ConfigError(f"none of the {len(exchanges)} exchanges looks like a question with an answer{hint}")
+    return _Inference(exchanges, chat, by_name=by_name).draft()
+
+
+class _Inference:
+    """The parts of one recipe, as they are found."""
+
+    def __init__(self, exchanges: list[Exchange], chat: Chat, *, by_name: bool) -> None:
+        self._exchanges = exchanges
+        self._chat = chat
+        self._asked = chat.request
+        self._url = self._page_url()
+        own = {i for i, e in enumerate(exchanges) if i != chat.index and written(e.request).path == self._asked.path}
+        others = [Exchange(request=e.request) if i in own else e for i, e in enumerate(exchanges)]
+        self._tracer = Tracer(others, self._url, by_name=by_name)
+        self._parts: list[Part] = []
+        self._defaults: dict[str, Any] = {}
+
+    def draft(self) -> Draft:
+        self._note_question()
+        request = self._request()
+        answer = self._chat.answer
+        self._parts.append(Part("answer", str(answer.table.get("text") or "the body"), answer.sure, answer.reason))
+        self._parts.append(Part("format", answer.table["format"], answer.sure, f"its end: {answer.end}"))
+        if answer.table["format"] in ("sse", "ndjson"):
+            self._parts.append(Part("end", answer.end, answer.end_sure, "how the last event is told from the others"))
+        steps = self._tracer.steps()
+        options: dict[str, Any] = {"bootstrap": steps} if steps else {}
+        options |= {"request": request, "answer": answer.table}
+        if errors := answer_errors(self._exchanges[self._chat.index]):
+            options["errors"] = errors
+        if self._tracer.uses_tokens:
+            options["stale"] = stale_rules(self._exchanges, self._chat.index)
+            self._parts.append(
+                Part("refresh", "status and words", 0.7, "how services commonly say that a token is stale; check it")
+            )
+        if self._tracer.conversation:
+            options["conversation"] = self._tracer.conversation
+        return Draft(
+            url=self._url,
+            options=options,
+            question=self._chat.question,
+            answer=answer.text,
+            parts=self._parts + self._tracer.parts,
+            ignored=self._ignored(),
+            variables=self._tracer.variables,
+            secrets=self._tracer.secrets,
+        )
+
+    def _page_url(self) -> str:
+        request = self._exchanges[self._chat.index].request
+        referer = request.headers.get("referer", "")
+        return referer if referer.startswith(("http://", "https://")) else f"{site_of(request.url)}/"
+
+    def _note_question(self) -> None:
+        chat = self._chat
+        where = f"{chat.path[0]} {pointer(chat.path[1:])}"
+        self._parts.append(Part("question", where, chat.sure, chat.reason))
+
+    # The request
+
+    def _request(self) -> dict[str, Any]:
+        asked, chat = self._asked, self._chat
+        tree = {"query": asked.query, "headers": asked.headers, "body": asked.body}
+        known = conversation_of(self._exchanges, chat.index, asked)
+        item, roles = self._place_question(tree)
+        self._place_options(tree)
+        self._tracer.conversation_values(tree, known, self._parts)
+        self._tracer.replace(tree, chat.index)
+        table = self._tracer.table(
+            chat.index,
+            Written(path=asked.path, query=tree["query"], headers=tree["headers"], kind=asked.kind, body=tree["body"]),
+        )
+        if self._defaults:
+            table["defaults"] = self._defaults
+        if item:
+            table["item"] = item
+        if roles:
+            table["roles"] = roles
+        return table
+
+    def _place_question(self, tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        chat = self._chat
+        history = find_history(tree, chat.path, chat.question)
+        if history is None:
+            text = at(tree, chat.path)
+            put(tree, chat.path, str(text).replace(chat.question, "{{message}}"))
+            return {}, {}
+        for path, template in history.places.items():
+            put(tree, path, template)
+        self._parts.append(Part("history", history.where, history.sure, history.reason))
+        return history.item, history.roles
+
+    def _place_options(self, tree: dict[str, Any]) -> None:
+        """The model and what the caller may choose by its OpenAI name."""
+        body = tree["body"]
+        if not isinstance(body, dict) or self._asked.kind != "json":
+            return
+        for key, value in list(body.items()):
+            if key in ("model", "model_id", "modelId", "engine") and isinstance(value, str) and value:
+                body[key] = "{{model}}"
+                self._defaults["model"] = value
+                self._parts.append(Part("model", f"body /{key}", 0.9, f"the recorded one, {value}, is the default"))
+            elif key in _OPTIONS and isinstance(value, int | float) and not isinstance(value, bool):
+                body[key] = f"{{{{{key}}}}}"
+                self._defaults[key] = value
+
+    def _ignored(self) -> list[Ignored]:
+        found = []
+        own = (written(self._exchanges[self._chat.index].request).path, self._asked.kind)
+        for index, exchange in enumerate(self._exchanges):
+            if index == self._chat.index or index in self._tracer.used:
+                continue
+            request = exchange.request
+            same = written(request).path == own[0]
+            reason = is_noise(exchange) or ("another question of the same kind" if same else self._why(exchange))
+            found.append(Ignored(f"{request.method} {request.url.partition('?')[0]}", reason))
+        return found
+
+    def _why(self, exchange: Exchange) -> str:
+        if exchange.head is None:
+            return "no response was recorded"
+        if exchange.head.status >= 400:
+            return f"it failed (status {exchange.head.status})"
+        return "nothing that the question needs comes from it"
