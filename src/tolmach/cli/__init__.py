@@ -1,4 +1,7 @@
-"""The command `tolmach`: one module a subcommand, each imported when it is called."""
+"""The command `tolmach`: one module a subcommand, each imported when it is called.
+
+`main` is the way in. `options`, `failures` and `render` are what the subcommands share.
+"""
 
 import os
 import sys

@@ -1,4 +1,7 @@
-"""`tolmach.toml`: frozen settings, every mistake by file, line and key, and reading it again while it is in use."""
+"""`tolmach.toml`: frozen settings, every mistake by file, line and key, and reading it again while it is in use.
+
+`Settings.load` reads it, `LiveSettings` follows it. What the settings mean for targets is `routing.from_settings`.
+"""
 
 from tolmach.configuration.live import LiveSettings
 from tolmach.configuration.problems import InvalidSettings, Problem

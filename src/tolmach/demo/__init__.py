@@ -1,4 +1,7 @@
-"""The demo upstream: plays the server side of every protocol, strictly, with faults on request."""
+"""The demo upstream: plays the server side of every protocol, strictly, with faults on request.
+
+By the same families as `tolmach.protocols`. For tests and for the command `demo`; the product does not need it.
+"""
 
 from tolmach.demo.app import MOUNTS, App
 from tolmach.demo.faults import FAULTS, HEADER, Fault, UnknownFault, help_text

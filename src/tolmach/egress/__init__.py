@@ -1,4 +1,7 @@
-"""What a server may fetch for others: addresses that a caller or a page named, and that are public."""
+"""What a server may fetch for others: addresses that a caller or a page named, and that are public.
+
+`guarded` puts a transport behind the rules; `addresses` is pure.
+"""
 
 from tolmach.egress.addresses import Address, check_url, is_public
 from tolmach.egress.allowed import Allowed

@@ -1,4 +1,7 @@
-"""What was asked, who answered, and what it cost: written off the hot path, in SQLite or PostgreSQL."""
+"""What was asked, who answered, and what it cost: written off the hot path, in SQLite or PostgreSQL.
+
+It knows errors and the struct of a key, and nothing else of ours; the gateway writes, the command reads.
+"""
 
 from tolmach.ledger.database import Database, without_password
 from tolmach.ledger.opening import default_file, open_database

@@ -1,4 +1,8 @@
-"""The protocols by name. Each is loaded at its first use."""
+"""The protocols by name, each loaded at its first use, in one folder or file a family.
+
+`base` says what a protocol is, and is all that sessions know. `bodies`, `options`, `markup`, `pointer`, `lenient`,
+and `api_answer` are shared by families. Pure: no socket, clock, randomness, environment.
+"""
 
 from importlib import import_module
 from typing import Any

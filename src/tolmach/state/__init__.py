@@ -1,4 +1,7 @@
-"""What the processes of a gateway share: in this process, or at a Redis or Valkey server."""
+"""What the processes of a gateway share: in this process, or at a Redis or Valkey server.
+
+`open_state` gives a `State`, of which no call fails; `stores` remembers values of one kind in it.
+"""
 
 from tolmach.errors import ConfigError, MissingDependency
 from tolmach.state.base import Outcome, State, Subscriber, Want

@@ -1,4 +1,7 @@
-"""Transports: what carries requests to a service."""
+"""Transports: what carries requests to a service. `create` and `shared` give one; `base` says what one is.
+
+`exchange` adds cookies and redirects around any of them. No transport knows of chats.
+"""
 
 import os
 import threading

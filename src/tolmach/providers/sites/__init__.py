@@ -1,1 +1,4 @@
-"""Declarations of sites. `tolmach.providers.registry` knows them by name and loads each at its first use."""
+"""Declarations of sites and, in `apis.toml`, of services with an API. No code that asks.
+
+`tolmach.providers.registry` knows the classes by name and loads each at its first use; `apis.table` reads the services.
+"""
