@@ -4,6 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A time limit on each example would fail a sound test on a busy machine.
+settings.register_profile("tolmach", deadline=None)
+settings.load_profile("tolmach")
 
 
 @pytest.fixture(autouse=True, scope="session")

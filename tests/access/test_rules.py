@@ -4,7 +4,7 @@ import pytest
 
 from tolmach.access.rules import check_workers, require_keys_for
 from tolmach.configuration import Settings
-from tolmach.configuration.shown import show, show_toml
+from tolmach.configuration.rendering import show, show_toml
 from tolmach.errors import ConfigError
 
 

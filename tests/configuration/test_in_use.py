@@ -6,7 +6,7 @@ import pytest
 
 from tests.configuration.test_settings import ISSUE, KEYS, file, load_text, problems
 from tolmach.configuration import InvalidSettings, LiveSettings, Settings
-from tolmach.configuration.shown import HIDDEN, show, show_toml
+from tolmach.configuration.rendering import HIDDEN, show, show_toml
 from tolmach.providers.sites.apis import apis
 
 __all__ = ["file", "load_text", "problems"]  # fixtures

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tolmach.configuration import InvalidSettings, LedgerTable, PriceTable, Settings
-from tolmach.configuration.shown import show, show_toml
+from tolmach.configuration.rendering import show, show_toml
 
 
 def load(folder: Path, text: str, **environ: str) -> Settings:

@@ -14,7 +14,7 @@ from tests.gateway.program import ask, raw
 from tests.serving_pages import serving_page
 from tolmach.configuration import Settings
 from tolmach.configuration.problems import InvalidSettings
-from tolmach.configuration.shown import show
+from tolmach.configuration.rendering import show
 from tolmach.demo import Demo
 from tolmach.demo.pages import PAGES, DemoPage
 from tolmach.gateway.assembly import build

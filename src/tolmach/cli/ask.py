@@ -145,7 +145,7 @@ async def _introduce(target: Target, verbose: bool) -> None:
     if assistant is None:
         return
     # What prints findings needs what reads pages.
-    from tolmach.cli.discovered import introduction, others
+    from tolmach.cli.findings import introduction, others
 
     for line in (*(introduction(assistant) if verbose else ()), others(assistant)):
         if line:

@@ -110,7 +110,7 @@ class _Conversation:
         assistant = await self.talk.target.introduced()
         if assistant is None:
             return
-        from tolmach.cli.discovered import introduction, others
+        from tolmach.cli.findings import introduction, others
 
         for line in (*introduction(assistant), others(assistant)):
             if line:

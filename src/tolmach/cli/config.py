@@ -10,7 +10,7 @@ import msgspec
 from tolmach.cli.failures import debug_option
 from tolmach.cli.render import printable
 from tolmach.configuration import InvalidSettings, Problem, Settings
-from tolmach.configuration.shown import show, show_toml
+from tolmach.configuration.rendering import show, show_toml
 
 __all__ = ["check", "config", "config_option", "load_settings", "show_settings"]
 

@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from tolmach.chat import Delta, Notice
-from tolmach.cli.discovered import print_findings, print_row
 from tolmach.cli.failures import as_event, debug_option, describe
+from tolmach.cli.findings import print_findings, print_row
 from tolmach.cli.render import for_output, printable
 from tolmach.client.clients import AsyncClient
 from tolmach.configuration.adding import add_provider

@@ -15,11 +15,11 @@ from tolmach.cli.inferred import with_secrets
 from tolmach.cli.render import for_output, printable
 from tolmach.client.clients import AsyncClient
 from tolmach.errors import ConfigError
-from tolmach.recipes.asking import run_once
 from tolmach.recipes.curl import is_curl, parse_curl
 from tolmach.recipes.draft import Draft
 from tolmach.recipes.har import read_har
 from tolmach.recipes.infer import infer
+from tolmach.recipes.running import run_once
 from tolmach.recipes.traffic import Exchange
 from tolmach.recipes.writing import to_toml, write_recipe
 from tolmach.transport import TransportOptions, create

@@ -9,8 +9,8 @@ from typing import Any
 
 from tolmach.configuration.problems import dotted
 from tolmach.configuration.reading import read_document
+from tolmach.configuration.rendering import toml_value
 from tolmach.configuration.settings import Settings
-from tolmach.configuration.shown import toml_value
 from tolmach.errors import ConfigError
 
 __all__ = ["add_provider", "provider_toml"]

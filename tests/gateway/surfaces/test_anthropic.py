@@ -10,7 +10,7 @@ from anthropic.types.shared import ErrorResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.gateway.surfaces.surfaces import ANTHROPIC, anthropic_client
+from tests.gateway.surfaces.asking import ANTHROPIC, anthropic_client
 from tolmach.chat import Image, Text, ToolCall
 from tolmach.chat import Message as Turn
 from tolmach.errors import (

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from tests.gateway.surfaces.surfaces import ANTHROPIC, anthropic_client, happenings, interleaved, parallel, parsed
+from tests.gateway.surfaces.asking import ANTHROPIC, anthropic_client, happenings, interleaved, parallel, parsed
 from tolmach.chat import Delta, Done, Event, Notice, Reasoning, ToolCallDelta, Usage
 from tolmach.errors import ProviderUnavailable, RateLimited, RemoteProtocolError, TimedOut, TruncatedAnswer
 

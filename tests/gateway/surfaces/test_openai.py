@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.gateway.surfaces.surfaces import OPENAI
+from tests.gateway.surfaces.asking import OPENAI
 from tolmach.chat import ChatRequest, Image, Message, Text, ToolCall
 from tolmach.errors import (
     AuthError,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from tests.gateway.surfaces.surfaces import OPENAI, openai_client
+from tests.gateway.surfaces.asking import OPENAI, openai_client
 from tolmach.chat import Conversation, Delta, Done, Event, FinishReason, Notice, Reasoning, ToolCallDelta, Usage
 from tolmach.errors import ProviderUnavailable, TruncatedAnswer
 from tolmach.gateway.surfaces.openai import OpenAISurface

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.gateway.surfaces.surfaces import RESPONSES, openai_client, parsed
+from tests.gateway.surfaces.asking import RESPONSES, openai_client, parsed
 from tolmach.chat import Delta, Done, Event, Image, Text, ToolCall, ToolCallDelta
 from tolmach.chat import Message as Turn
 from tolmach.errors import (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from tests.gateway.surfaces.surfaces import RESPONSES, happenings, interleaved, openai_client, parallel, parsed
+from tests.gateway.surfaces.asking import RESPONSES, happenings, interleaved, openai_client, parallel, parsed
 from tolmach.chat import Delta, Done, Event, Notice, Reasoning, ToolCallDelta, Usage
 from tolmach.errors import BadRequest, RateLimited, RemoteProtocolError, TimedOut, TruncatedAnswer
 
