@@ -167,6 +167,9 @@ class _Request:
             self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
+            # The server's future keeps its callback for good, out of the garbage collector's sight: a request
+            # that went on referring to it would never be freed.
+            self._watching = None
         self._proto = None
         if self._stream is not None:
             if self._read:
