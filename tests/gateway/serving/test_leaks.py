@@ -94,7 +94,7 @@ async def test_requests_leave_nothing_behind(interface: Any, ask: Callable[[str,
             for _ in range(rounds):
                 await asyncio.gather(*[ask(url, PATHS[i % len(PATHS)]) for i in range(CROWD)])
             async with asyncio.timeout(5):
-                while core.under_way:  # callers who left end here a moment later
+                while core.under_way:  # noqa: ASYNC110 - callers who left end here a moment later
                     await asyncio.sleep(0.01)
             await demo.log.wait_until(lambda log: all(seen.ended for seen in log.requests))
             demo.log.requests.clear()
@@ -107,6 +107,6 @@ async def test_requests_leave_nothing_behind(interface: Any, ask: Callable[[str,
         await crowds(ROUNDS)
         with suppress(TimeoutError):
             async with asyncio.timeout(5):
-                while kept():  # what the server's threads still hold goes a moment later
+                while kept():  # noqa: ASYNC110 - what the server's threads still hold goes a moment later
                     await asyncio.sleep(0.05)
         assert kept() == {}
