@@ -9,22 +9,21 @@ from tolmach.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    ("workers", "state", "limited", "right"),
+    ("workers", "shared", "limited", "right"),
     [
-        (1, "", True, True),
-        (2, "", False, True),
-        (2, "redis://127.0.0.1", True, True),
-        (2, "unix:///run/s", True, True),
-        (2, "", True, False),
-        (8, "memory", True, False),
+        (1, False, True, True),
+        (2, False, False, True),
+        (2, True, True, True),
+        (2, False, True, False),
+        (8, False, True, False),
     ],
 )
-def test_limits_and_several_workers(workers: int, state: str, limited: bool, right: bool) -> None:
+def test_limits_and_several_workers(workers: int, shared: bool, limited: bool, right: bool) -> None:
     if right:
-        check_workers(workers, state, limited=limited)
+        check_workers(workers, shared=shared, limited=limited)
         return
     with pytest.raises(ConfigError, match=f"gateway.workers = {workers}.*gateway.state"):
-        check_workers(workers, state, limited=limited)
+        check_workers(workers, shared=shared, limited=limited)
 
 
 @pytest.mark.parametrize(("loopback", "keys", "right"), [(True, 0, True), (False, 1, True), (False, 0, False)])

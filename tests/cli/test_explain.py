@@ -13,9 +13,9 @@ import pytest
 from tests.cli.conftest import Run
 from tolmach.configuration import Settings
 from tolmach.demo import Demo
-from tolmach.gateway.assembly import policy
 from tolmach.gateway.core import Gateway
 from tolmach.gateway.explain import Explained, explain, with_health
+from tolmach.gateway.from_settings import policy
 from tolmach.gateway.serving.asgi import AsgiApp
 from tolmach.gateway.serving.server import serving
 from tolmach.routing.from_settings import targets_of

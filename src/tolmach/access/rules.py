@@ -1,17 +1,16 @@
 """What must be so before the gateway starts: limits that hold, and nobody let in whom nobody knows."""
 
 from tolmach.errors import ConfigError
-from tolmach.state import is_shared
 
 __all__ = ["check_workers", "require_keys_for"]
 
 
-def check_workers(workers: int, state: str, *, limited: bool) -> None:
+def check_workers(workers: int, *, shared: bool, limited: bool) -> None:
     """Raises `ConfigError` where several workers would each count a limit for themselves.
 
-    `state` is `gateway.state`, `limited` whether any key has a limit.
+    `shared` says whether they have one state, `limited` whether any key has a limit.
     """
-    if workers > 1 and limited and not is_shared(state):
+    if workers > 1 and limited and not shared:
         raise ConfigError(
             f"gateway.workers = {workers}, and there are keys with limits: each worker would count for itself, so "
             f'{workers} times as much would be let through. Let them share a server: gateway.state = "redis://...", '

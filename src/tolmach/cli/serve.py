@@ -14,7 +14,8 @@ import click
 from tolmach.cli.failures import debug_option
 from tolmach.configuration import LiveSettings
 from tolmach.gateway.addresses import url_of
-from tolmach.gateway.assembly import build, check_served, follow, reload
+from tolmach.gateway.assembly import build, check_served
+from tolmach.gateway.reloading import follow, reload
 from tolmach.gateway.serving.server import reserved, run, serving
 from tolmach.gateway.serving.workers import CHANNEL, READY, Workers
 from tolmach.gateway.telemetry.logs import set_up
@@ -56,8 +57,7 @@ async def _serve(live: LiveSettings, channel: socket.socket | None) -> None:
     """Serve in this process; `channel` is a worker's, to the process that started it."""
     table = live.settings.gateway
     gateway = build(live.settings)
-    assert gateway.resources is not None  # a gateway of a configuration has them
-    await gateway.resources.start(gateway.router.health)
+    await gateway.start()
     stopping, at_once = asyncio.Event(), asyncio.Event()
     _on_signals(stopping, at_once)
     if hasattr(signal, "SIGHUP"):
@@ -67,7 +67,7 @@ async def _serve(live: LiveSettings, channel: socket.socket | None) -> None:
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER, 20, 50)
     async with (
-        aclosing(gateway.resources),
+        aclosing(gateway),
         serving(
             gateway,
             table.host,

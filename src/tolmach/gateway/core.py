@@ -9,8 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack, suppress
 from urllib.parse import unquote
 
 import msgspec
@@ -36,6 +35,7 @@ from tolmach.gateway.http import (
     TooManyHeaders,
 )
 from tolmach.gateway.openapi import document_body
+from tolmach.gateway.parts import Part
 from tolmach.gateway.policy import Policy
 from tolmach.gateway.surfaces.anthropic import AnthropicSurface
 from tolmach.gateway.surfaces.base import Asked, Label, Surface
@@ -46,11 +46,10 @@ from tolmach.gateway.surfaces.responses import ResponsesSurface
 from tolmach.gateway.telemetry.logs import access, write_access
 from tolmach.gateway.telemetry.metrics import Metrics
 from tolmach.gateway.telemetry.transcript import Transcript
+from tolmach.ledger.writer import Ledger
 from tolmach.routing.router import Router
 from tolmach.routing.targets import Plan, Targets
-
-if TYPE_CHECKING:
-    from tolmach.gateway.resources import Resources
+from tolmach.state import State
 
 __all__ = ["Gateway"]
 
@@ -84,6 +83,8 @@ class Gateway:
         router: Router | None = None,
         callers: Callers | None = None,
         memory: tuple[Conversations, Responses] | None = None,
+        state: State | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.targets = targets
         self.metrics = Metrics()
@@ -100,8 +101,10 @@ class Gateway:
         self.router = router or Router()
         self.metrics.health = self.router.health
         self.callers = callers or Callers()
-        self.resources: Resources | None = None
-        """What is kept beside the targets, for whoever serves to start and to close."""
+        self.ledger = self.metrics.ledger = ledger
+        self.metrics.state = state
+        self.parts: list[Part] = []
+        """What is kept beside the targets, in the order in which it is started."""
         self.observers: list[Callable[[RequestContext], None]] = []
         """QuestionRecord of each question at its end."""
         self._answering = Answering(self.router, self.metrics, now, keep_alive, memory)
@@ -120,6 +123,17 @@ class Gateway:
             ("GET", "/admin/explain"): self._explain,
             ("GET", "/openapi.json"): self._openapi,
         }
+
+    async def start(self) -> None:
+        """Start what is kept beside the targets, on the loop that serves."""
+        for part in self.parts:
+            await part.start()
+
+    async def aclose(self) -> None:
+        """Close it, the last first, each of it whatever became of the others."""
+        async with AsyncExitStack() as closing:
+            for part in self.parts:
+                closing.push_async_callback(part.aclose)
 
     async def handle(self, incoming: Incoming, reply: Reply) -> None:
         """Answer one request, whatever it is."""

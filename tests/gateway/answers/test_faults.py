@@ -101,8 +101,7 @@ async def test_no_task_goes_on_and_no_stream_is_held(tmp_path: Path) -> None:
         file = tmp_path / "tolmach.toml"
         file.write_text(config(ledger, upstream.url, more=ROUTES), "utf-8")
         gateway = build(Settings.load(file))
-        assert gateway.resources is not None
-        await gateway.resources.start(gateway.router.health)
+        await gateway.start()
         async with serving(gateway) as url:
             await faults(url, key, upstream)
             await idle(gateway)
@@ -113,5 +112,5 @@ async def test_no_task_goes_on_and_no_stream_is_held(tmp_path: Path) -> None:
             assert tasks(upstream) <= before + FEW
             assert gateway.metrics.open_streams.value == 0
             # Nobody holds one of the key's streams any more.
-            assert await gateway.resources.state.lease(f"limit:{stored.id}:streams", "test", 1, 1.0)
-        await gateway.resources.aclose()
+            assert await gateway.callers.limiter.state.lease(f"limit:{stored.id}:streams", "test", 1, 1.0)
+        await gateway.aclose()

@@ -120,11 +120,9 @@ async def _lifespan(gateway: Gateway, receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
-            if gateway.resources is not None:
-                await gateway.resources.start(gateway.router.health)
+            await gateway.start()
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
-            if gateway.resources is not None:
-                await gateway.resources.aclose()
+            await gateway.aclose()
             await send({"type": "lifespan.shutdown.complete"})
             return
