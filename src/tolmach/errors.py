@@ -299,7 +299,9 @@ class ProtocolDrift(ProviderError):
 
 
 class AssistantGone(ProtocolDrift):
-    """The assistant was removed from the site or its plugin is switched off."""
+    """The page has no assistant that can be asked: it was removed, its plugin is switched off, or it never had one."""
+
+    hint = "Look at the page in a browser; `tolmach discover` says what it found there."
 
 
 class ProofOfWorkError(ProviderError):

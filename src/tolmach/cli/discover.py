@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,7 @@ def _chosen(findings: Findings, bot: str | None) -> Findings:
 
 def _nothing(findings: Findings) -> str:
     said = [missing.text for missing in findings.missing] or list(findings.hints)
+    said += [one.line for one in findings.named]
     return "; ".join(["no assistant was found", *said])
 
 
@@ -362,6 +364,8 @@ def _print_json(target: str, look: Look, findings: Findings, tried: _Tried | Non
         "found": [msgspec.to_builtins(one) for one in findings.found],
         "missing": msgspec.to_builtins(findings.missing),
         "hints": findings.hints,
+        "named": msgspec.to_builtins(findings.named),
+        "not_supported": Counter(one.name for one in findings.named),
         "unknown": [f"{one.request.method} {one.request.url}" for one in look.unknown],
     }
     if tried is not None:

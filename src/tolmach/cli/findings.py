@@ -30,6 +30,8 @@ def print_findings(findings: Findings, unknown: int = 0) -> None:
             click.echo("\n".join((printable(head), *(f"   {name:<9} {value}" for name, value in lines))))
     if not findings.found:
         click.echo("no assistant was found")
+    for named in findings.named:
+        click.echo(printable(f"there is {named.line}"))
     for missing in findings.missing:
         click.echo(printable(f"{missing.kind}: {missing.text}"))
     for hint in () if findings.found else findings.hints:

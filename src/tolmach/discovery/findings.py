@@ -6,7 +6,7 @@ from msgspec import Struct, field
 
 from tolmach.wire import Head
 
-__all__ = ["MAX_FOUND", "Evidence", "Findings", "Found", "MessageLimit", "Missing", "Page", "Wanted"]
+__all__ = ["MAX_FOUND", "Evidence", "Findings", "Found", "MessageLimit", "Missing", "Named", "Page", "Wanted"]
 
 MAX_FOUND = 50
 """Assistants of one page; what a page names beyond them is not looked at."""
@@ -102,6 +102,27 @@ class Found(Struct, frozen=True, kw_only=True):
         return bot.casefold() in {str(one).casefold() for one in ids if one not in ("", None)}
 
 
+class Named(Struct, frozen=True, kw_only=True):
+    """A chat that stands on a page and is known by name alone."""
+
+    name: str
+    asked: Literal["recipe", "closed", "people"]
+    """An open back end, which a recipe can describe; a closed protocol; one behind which people may answer."""
+    ability: str
+    """What can be done with it, in words."""
+    host: str = ""
+    """Where its back end, or else its script, is."""
+    id: str = ""
+    """What its vendor knows this chat by; empty when that is not visible."""
+    evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        where = ", ".join(filter(None, (self.host, self.id)))
+        return f"{self.name}{f' ({where})' if where else ''}: {self.ability}"
+
+
 class Findings(Struct, frozen=True):
     """What a page and those fetched with it say."""
 
@@ -111,3 +132,5 @@ class Findings(Struct, frozen=True):
     """What is wrong with the page as a whole."""
     hints: tuple[str, ...] = field(default_factory=tuple)
     """What is worth knowing where nothing was found."""
+    named: tuple[Named, ...] = ()
+    """Chats that are known by name alone; of a crawl each as often as a page has it."""

@@ -1,7 +1,7 @@
 """All the assistants of a page and of the pages that belong to it, and which further pages would tell more."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urldefrag, urljoin, urlsplit
 
@@ -9,9 +9,10 @@ from msgspec import structs
 
 from tolmach.decoding import find_json, plain_text
 from tolmach.discovery.apis import find_apis, wants_lists
-from tolmach.discovery.findings import MAX_FOUND, Evidence, Findings, Found, Missing, Page, Wanted
+from tolmach.discovery.findings import MAX_FOUND, Evidence, Findings, Found, Missing, Named, Page, Wanted
 from tolmach.discovery.plugins import AI_ENGINE, GPT3, Known, bootstrap_of, find_ai_engine, find_ai_power, find_aipkit
 from tolmach.discovery.sight import Sight, is_address, origin_of
+from tolmach.discovery.widgets import name_answer, name_widgets
 from tolmach.errors import AssistantGone
 from tolmach.protocols.base import challenge_page
 from tolmach.protocols.bodies import is_page
@@ -100,6 +101,7 @@ class _Recognition:
         self._wanted: dict[str, Wanted] = {}
         self._seen: set[str] = set()
         self._hints: dict[str, None] = {}
+        self._named: dict[tuple[str, str], Named] = {}
 
     def run(self, page: Page) -> Findings:
         found = list(self._look(page, 0))
@@ -108,6 +110,8 @@ class _Recognition:
             found = list(find_apis(apis))
             if not found and not _MARKS.search(page.body):
                 self._want(*wants_lists(page))
+            for answered in apis.values():
+                self._note(name_answer(answered))
         missing = tuple(_troubles(page, bool(found)))
         unique: dict[tuple[str, str, str], Found] = {}
         for one in found[:MAX_FOUND]:
@@ -117,7 +121,17 @@ class _Recognition:
                 f"{one.bot}|{one.row.get('custom_id', '')}|{one.row.get('action', '')}",
             )
             unique.setdefault(key, one)
-        return Findings(tuple(unique.values()), tuple(self._wanted.values()), missing, tuple(self._hints))
+        return Findings(
+            tuple(unique.values()),
+            tuple(self._wanted.values()),
+            missing,
+            tuple(self._hints),
+            tuple(self._named.values()),
+        )
+
+    def _note(self, named: Iterable[Named]) -> None:
+        for one in named:
+            self._named.setdefault((one.name, one.id), one)
 
     def _want(self, *wanted: Wanted) -> None:
         for one in wanted:
@@ -130,6 +144,7 @@ class _Recognition:
             return
         sight = Sight(page, self._now)
         self._seen.add(sight.url)
+        self._note(name_widgets(sight))
         if _MARKS.search(page.body):
             yield from self._widgets(sight)
         if depth < _MAX_DEPTH:
@@ -258,6 +273,11 @@ def _is_html(page: Page) -> bool:
     return page.head.content_type == "" and (is_page(page.body) or b"<" in page.body[:2048])
 
 
+def _asks_for_password(page: Page) -> bool:
+    """Whether WordPress' form for the password of a post stands in the page; its name also stands in style sheets."""
+    return b"post-password-form" in page.body and Sight(page).tree.css_first("form.post-password-form") is not None
+
+
 def _troubles(page: Page, found: bool) -> Iterator[Missing]:
     """What is wrong with a page as a whole."""
     if found and not _is_html(page):
@@ -273,7 +293,7 @@ def _troubles(page: Page, found: bool) -> Iterator[Missing]:
         yield Missing("page", f"the site failed (HTTP {page.status})")
     if not _is_html(page):
         return
-    if urlsplit(page.url).path.endswith("/wp-login.php") or b"post-password-form" in page.body:
+    if urlsplit(page.url).path.endswith("/wp-login.php") or _asks_for_password(page):
         yield Missing("login", "the page is behind a login or a password")
     if not found:
         gone = no_widget(Response(page.head, page.body), "widget")

@@ -44,7 +44,8 @@ async def find(url: str, transport: Transport, headers: Mapping[str, str], secon
 def _nothing(url: str, findings: Findings) -> TolmachError:
     kinds = {missing.kind for missing in findings.missing}
     said = [missing.text for missing in findings.missing] or list(findings.hints)
-    text = "; ".join(["no assistant was found on the page", *said])
+    said += [one.line for one in findings.named]
+    text = "; ".join(["no assistant that can be asked was found on the page", *said])
     if "challenge" in kinds:
         return ChallengeRequired(text, url=url)
     if "login" in kinds:

@@ -230,4 +230,4 @@ def _merged(first: Findings, second: Findings) -> Findings:
     for one in (*first.found, *second.found):
         found.setdefault((one.protocol, str(one.row.get("url")), f"{one.bot}|{one.row.get('action', '')}"), one)
     hints = () if found else tuple(dict.fromkeys((*first.hints, *second.hints)))
-    return Findings(tuple(found.values()), (), first.missing, hints)
+    return Findings(tuple(found.values()), (), first.missing, hints, (*first.named, *second.named))
