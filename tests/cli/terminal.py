@@ -10,6 +10,8 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -25,6 +27,17 @@ PATIENCE = 20.0
 def program(*args: str) -> list[str]:
     """The command line that runs the command with these arguments."""
     return [sys.executable, "-c", _MAIN, *args]
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """The command line, running in pipes. It is killed at the end, if it has not ended."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 PROMPT = "\x1b[?2004h"

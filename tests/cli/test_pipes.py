@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.terminal import PATIENCE, program
+from tests.cli.terminal import PATIENCE, program, started
 from tolmach.demo.server import ThreadedDemo
 
 
@@ -47,9 +47,7 @@ def test_closed_standard_streams_are_no_failure(demo):
 
 
 def test_a_reader_that_has_enough_ends_it_quietly(demo):
-    with subprocess.Popen(
-        _ask(demo, "hi [[fault:delay=0.05]]"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with started(_ask(demo, "hi [[fault:delay=0.05]]")) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == b"## ChatGptt\n"
@@ -68,9 +66,7 @@ def test_a_full_disk_is_one_line(demo):
 
 
 def test_an_interrupt_keeps_what_came_and_ends_with_130(demo):
-    with subprocess.Popen(
-        _ask(demo, "hi [[fault:stall=9]]"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with started(_ask(demo, "hi [[fault:stall=9]]")) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == b"## ChatGptt\n"
@@ -108,19 +104,14 @@ def test_chat_from_a_pipe_ends_with_the_first_failure(demo):
 
 
 def test_demo_serve_says_where_it_is_and_ends_well_by_an_interrupt():
-    with subprocess.Popen(
-        program("demo", "serve", "--port", "0", "--delay", "0", "--fault", "/ChatGptt=500"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with started(program("demo", "serve", "--port", "0", "--delay", "0", "--fault", "/ChatGptt=500")) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        url = process.stdout.readline().split()[0].removesuffix("/Chatgpt4o")
+        url = process.stdout.readline().decode().split()[0].removesuffix("/Chatgpt4o")
         assert url.startswith("http://127.0.0.1:")
         good = _run(program("ask", "-p", "Chatgpt4Online", "--base-url", f"{url}/Chatgpt4Online", "hi"))
         bad = _run(program("ask", "-p", "ChatGptt", "--base-url", f"{url}/ChatGptt", "hi"))
         assert (good.returncode, bad.returncode) == (0, 4)
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 0
-        assert process.stderr.read() == ""
+        assert process.stderr.read() == b""

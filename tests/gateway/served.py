@@ -12,6 +12,7 @@ from tolmach.protocols import create
 from tolmach.protocols.base import Site
 from tolmach.providers.base import Access
 from tolmach.providers.registry import get_provider
+from tolmach.routing.health import Health
 from tolmach.routing.targets import Provider, Targets
 
 SITES = ("Chatgpt4o", "Chatgpt4Online", "ChatGptt", "Aichat", "ChatGpt")
@@ -54,6 +55,11 @@ def providers(demo: Demo, emulate: frozenset[str] = frozenset()) -> list[Provide
         )
         for name, (protocol, path, model) in APIS.items()
     ]
+
+
+def forget_failures(gateway: Gateway) -> None:
+    """Let all its targets be well. Those that failed in an earlier question are waited for, as long as they asked."""
+    gateway.router.health = gateway.metrics.health = Health()
 
 
 @asynccontextmanager

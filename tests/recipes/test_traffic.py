@@ -1,6 +1,8 @@
 """From what a browser recorded to a recipe that answers a new question, for APIs of many shapes."""
 
 import json
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,14 @@ def _with_token(source: str, name: str) -> None:
     Path(source).write_text(text.replace(old, APIS[name].give()), encoding="utf-8")
 
 
+def _sent_now(source: str) -> None:
+    """Let the command be one that was copied just now: the time of the question stands in it."""
+    text = Path(source).read_text(encoding="utf-8")
+    text, times = re.subn(r'(?<="sent_at":)\d{13}', str(int(time.time() * 1000)), text)
+    assert times == 1
+    Path(source).write_text(text, encoding="utf-8")
+
+
 async def ask(draft: Draft, tmp_path: Path, *questions: str) -> list[str]:
     """What the recipe's file answers, question by question in one conversation."""
     read = read_recipe(_saved(draft, tmp_path), draft.secrets)
@@ -90,6 +100,8 @@ async def test_a_curl_command_gives_a_recipe_that_answers_a_new_question(
     if name in ("openai", "escaped"):
         # The token of these came from a request that the command does not show.
         _with_token(source, name)
+    if name == "human":
+        _sent_now(source)
     draft = await draft_of(source)
     assert draft.question == QUESTIONS[0]
     assert await ask(draft, tmp_path, NEW) == [answer(NEW)]

@@ -133,9 +133,16 @@ async def read_request(reader: asyncio.StreamReader) -> Got | None:
 
 @contextlib.asynccontextmanager
 async def listening(
-    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], tls: ssl.SSLContext | None = None
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    tls: ssl.SSLContext | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
 ) -> AsyncIterator[int]:
-    """A port of 127.0.0.1 where `handle` is called for each connection; all of them are closed at the end."""
+    """A port of `host` where `handle` is called for each connection; all of them are closed at the end.
+
+    `async with asyncio.start_server(...)` waits, since Python 3.12, until the clients have closed theirs.
+    """
     tasks: set[asyncio.Task[None]] = set()
     writers: list[asyncio.StreamWriter] = []
 
@@ -151,7 +158,7 @@ async def listening(
         finally:
             writer.close()
 
-    listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    listener = await asyncio.start_server(accept, host, port, ssl=tls)
     try:
         yield listener.sockets[0].getsockname()[1]
     finally:

@@ -8,7 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from tests.transport.conftest import LONG, Authority
-from tests.transport.server import Conn, Got, Server, serving
+from tests.transport.server import Conn, Got, Server, listening, serving
 from tests.transport.test_redirects import CREDENTIALS, HARMLESS, ending, redirecting
 from tolmach.cookies import CookieJar
 from tolmach.egress import GuardedTransport, guarded
@@ -53,7 +53,7 @@ async def neighbour(server: Server) -> AsyncIterator[Server]:
     """A server at 127.0.0.2, at the port of the other: it stands for a private address."""
     other = Server(f"http://127.0.0.2:{server.port}", server.port)
     ending(other, "/")
-    async with await asyncio.start_server(other._serve, "127.0.0.2", server.port):
+    async with listening(other._serve, host="127.0.0.2", port=server.port):
         yield other
     assert other.faults == []
 

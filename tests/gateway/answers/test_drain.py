@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from tests.gateway.serving.test_sockets import PATHS, body, both, connected, read_to_end, request
+from tests.transport.server import listening
 from tolmach.gateway.core import Gateway
 from tolmach.gateway.serving.server import serving
 from tolmach.protocols import create
@@ -67,8 +68,8 @@ def gateway(port: int) -> Gateway:
 @both
 async def test_the_connection_serves_again_when_its_end_comes_late(interface: Any):
     upstream = Upstream()
-    async with await asyncio.start_server(upstream.serve, "127.0.0.1", 0) as server:
-        async with serving(gateway(server.sockets[0].getsockname()[1]), interface=interface) as url:
+    async with listening(upstream.serve) as port:
+        async with serving(gateway(port), interface=interface) as url:
             for _ in range(5):
                 # The caller has all of it although the service has not ended it.
                 assert b"data: [DONE]\n\n\r\n0\r\n\r\n" in await asked(url)
@@ -80,8 +81,8 @@ async def test_the_connection_serves_again_when_its_end_comes_late(interface: An
 @both
 async def test_a_connection_whose_end_does_not_come_is_closed(interface: Any):
     upstream = Upstream()
-    async with await asyncio.start_server(upstream.serve, "127.0.0.1", 0) as server:
-        async with serving(gateway(server.sockets[0].getsockname()[1]), interface=interface) as url:
+    async with listening(upstream.serve) as port:
+        async with serving(gateway(port), interface=interface) as url:
             assert b"data: [DONE]\n\n\r\n0\r\n\r\n" in await asked(url)
             async with asyncio.timeout(5):
                 await upstream.closed.wait()

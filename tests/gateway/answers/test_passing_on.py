@@ -11,9 +11,10 @@ import openai
 import pytest
 import pytest_asyncio
 
-from tests.gateway.served import served
+from tests.gateway.served import forget_failures, served
 from tests.gateway.test_core import raw
 from tests.protocols.driving import cases, load
+from tests.transport.server import listening
 from tolmach.demo import Demo
 from tolmach.gateway.core import Gateway
 from tolmach.gateway.serving.server import serving
@@ -78,18 +79,17 @@ class Replay:
 @asynccontextmanager
 async def replaying(interface: Any) -> AsyncGenerator[tuple[str, Replay], None]:
     replay = Replay()
-    server = await asyncio.start_server(replay.answer, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    providers = [
-        Provider(
-            name=name,
-            site=Site(name=name, url=f"http://127.0.0.1:{port}/v1", protocol=create(protocol), api_key="secret"),
-            access=Access(),
-        )
-        for name, protocol in PROTOCOLS.items()
-    ]
-    async with server, serving(Gateway(Targets(providers)), interface=interface) as url:
-        yield url, replay
+    async with listening(replay.answer) as port:
+        providers = [
+            Provider(
+                name=name,
+                site=Site(name=name, url=f"http://127.0.0.1:{port}/v1", protocol=create(protocol), api_key="secret"),
+                access=Access(),
+            )
+            for name, protocol in PROTOCOLS.items()
+        ]
+        async with serving(Gateway(Targets(providers)), interface=interface) as url:
+            yield url, replay
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["rsgi", "asgi"])
@@ -291,6 +291,7 @@ async def test_a_broken_stream_never_looks_finished(demo: Served, api: str, faul
 @pytest.mark.parametrize(("fault", "status"), [("401", 401), ("429-retry-after=9", 429), ("500", 500), ("reset", 502)])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_refusals_keep_their_status(demo: Served, api: str, fault: str, status: int, stream: bool):
+    forget_failures(demo[2])
     got, headers, answer = await post(demo[0], api, question(api, f"[[fault:{fault}]] hi", stream=stream))
     assert got == status
     assert json.loads(answer)["error"]["message"]

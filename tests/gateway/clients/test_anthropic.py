@@ -8,7 +8,7 @@ import anthropic
 import pytest
 import pytest_asyncio
 
-from tests.gateway.served import served
+from tests.gateway.served import forget_failures, served
 from tolmach.demo import Demo
 from tolmach.gateway.core import Gateway
 
@@ -178,8 +178,11 @@ ERRORS: dict[str, tuple[str, type[anthropic.APIError]]] = {
 @both
 @pytest.mark.parametrize("target", ["anthropic", "openai", "responses", "gemini", "ollama"])
 @pytest.mark.parametrize("case", ERRORS)
-async def test_errors_are_the_packages_own(api: anthropic.AsyncAnthropic, case: str, target: str, ask: Ask):
+async def test_errors_are_the_packages_own(
+    here: Served, api: anthropic.AsyncAnthropic, case: str, target: str, ask: Ask
+):
     model, error = ERRORS[case]
+    forget_failures(here[2])
     with pytest.raises(error) as caught:
         await ask(api, model.format(target), user("Well?"))
     assert isinstance(caught.value, anthropic.APIStatusError)

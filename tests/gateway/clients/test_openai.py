@@ -11,7 +11,7 @@ import pytest_asyncio
 from openai.lib.streaming.chat import FunctionToolCallArgumentsDoneEvent
 from pydantic import BaseModel
 
-from tests.gateway.served import served
+from tests.gateway.served import forget_failures, served
 from tolmach.demo import Demo
 from tolmach.gateway.core import Gateway
 
@@ -269,8 +269,9 @@ Ask = Callable[[openai.AsyncOpenAI, str], Any]
 @pytest.mark.parametrize("ask", ASKING)
 @pytest.mark.parametrize("target", ["openai", "responses", "anthropic", "gemini", "ollama"])
 @pytest.mark.parametrize("case", ERRORS)
-async def test_errors_are_the_packages_own(api: openai.AsyncOpenAI, case: str, target: str, ask: Ask):
+async def test_errors_are_the_packages_own(here: Served, api: openai.AsyncOpenAI, case: str, target: str, ask: Ask):
     model, error = ERRORS[case]
+    forget_failures(here[2])
     with pytest.raises(error) as caught:
         await ask(api, model.format(target))
     assert isinstance(caught.value, openai.APIStatusError)

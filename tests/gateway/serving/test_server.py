@@ -15,6 +15,7 @@ import pytest
 from msgspec import structs
 
 from tests.gateway.program import Stream, ask, demo_config, program, question_body, raw, start
+from tests.transport.server import listening
 from tolmach.access.keys import new_key
 from tolmach.demo import Demo
 from tolmach.ledger.keys import save_key
@@ -377,8 +378,7 @@ async def test_a_secret_that_a_service_repeats_is_hidden_in_the_log(demo: Demo, 
         await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(echo, "127.0.0.1", 0) as upstream:
-        port = upstream.sockets[0].getsockname()[1]
+    async with listening(echo) as port:
         more = f"""
 [providers.telling]
 protocol = "openai"
