@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "session": _PURE | {"protocols.base", "protocols.lenient", "cookies", "transport"},
     "pages": _CORE | {"version", "discovery", "egress", "pages"},
     "recipes": _PURE | {"protocols", "cookies", "transport", "recipes"},
-    "providers": _PROVIDERS | {"recipes"},
+    "providers": _PROVIDERS | {"egress", "recipes"},
     "configuration": _PROVIDERS | {"configuration", "recipes", "egress"},
     "routing": _PROVIDERS | {"configuration", "routing"},
     "client": _PROVIDERS | {"configuration", "routing", "client"},

@@ -184,7 +184,6 @@ class _ProviderCheck:
         fields = {field.name: field.type for field in structs.fields(kind)}
         what = f"the protocol is {protocol}"
         if protocol == PAGE:
-            del fields["allow"]  # that is said once, in [gateway.egress]
             options = {key: value for key, value in options.items() if key != PAGE}
             what = "page alone says what speaks"
         good: dict[str, Any] = {}

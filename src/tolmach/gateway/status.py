@@ -1,6 +1,7 @@
 """Which HTTP status a caller of the gateway sees for each of our errors: one table for all surfaces."""
 
 from tolmach.errors import (
+    AddressRefused,
     AuthError,
     BadRequest,
     ChallengeRequired,
@@ -24,6 +25,7 @@ __all__ = ["status_of"]
 _STATUS: dict[type[TolmachError], int] = {
     ModelNotFound: 404,
     UnsupportedFeature: 400,
+    AddressRefused: 502,
     ConfigError: 400,
     MissingCookies: 502,
     LocalError: 500,

@@ -8,13 +8,11 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Set
 from concurrent.futures import Future
 from contextlib import aclosing
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
 from tolmach.chat import ChatRequest, Event, Notice, fold_system
 from tolmach.discovery import Found
-from tolmach.egress import guarded
 from tolmach.errors import ConsentNeeded, ContextTooLong, ProtocolDrift, StaleSession, TimedOut, TolmachError
 from tolmach.pages.assistants import Finding, choose, find
 from tolmach.pages.cache import KEPT_SECONDS, keep, kept
@@ -22,9 +20,9 @@ from tolmach.pages.site import PageAssistant
 from tolmach.protocols import create
 from tolmach.protocols.base import Site, same_origin
 from tolmach.session import ChallengeHandler, Session
-from tolmach.transport import Timeouts, Transport, TransportOptions, shared
+from tolmach.transport import Timeouts, Transport
 
-__all__ = ["Assistant", "Opener", "PageSession", "check_consent", "page_transport"]
+__all__ = ["Assistant", "Opener", "PageSession", "check_consent"]
 
 Opener = Callable[[Site, bool], Session]
 """Opens a session with the site that was found; the flag says whether it is at the page's own origin."""
@@ -55,17 +53,6 @@ class _Known:
     def was_just_found(self) -> bool:
         """Whether the page would only say the same again."""
         return not self.answered and time.monotonic() - self.looked < _AGAIN_SECONDS
-
-
-def page_transport(site: Site, options: TransportOptions, kind: str | None = None) -> Transport:
-    """How a page and what it names are reached: guarded where the site says so, the page's own host allowed.
-
-    Raises `UnsupportedFeature` for a guarded page behind a proxy.
-    """
-    allow = cast(PageAssistant, site.protocol).allow
-    if allow is None:
-        return shared(options, kind)
-    return guarded(options, (urlsplit(site.url).hostname or "", *allow))
 
 
 def check_consent(found: Found, *, accepted: bool) -> None:

@@ -1,18 +1,18 @@
 """A page as a site: what is asked is the assistant that discovery finds on it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 from urllib.parse import urldefrag, urlsplit
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from tolmach.chat import ChatRequest
 from tolmach.errors import ConfigError
 from tolmach.protocols.base import SessionState, Site
 from tolmach.wire import Decoder, Handshake, Head, Request, Steps
 
-__all__ = ["PAGE", "PageAssistant", "guarded_site", "is_page_address", "page_site"]
+__all__ = ["PAGE", "PageAssistant", "is_page_address", "page_site"]
 
 PAGE = "page"
 """The name by which sites that are pages are known."""
@@ -31,8 +31,6 @@ class PageAssistant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The id or the name of the assistant; empty for the first of the page."""
     accept_consent: bool = False
     """Whether the operator agrees to what the site asks its visitors to agree to."""
-    allow: tuple[str, ...] | None = None
-    """What may be asked besides public addresses and the page's own host; None where nothing is guarded."""
 
     def ready(self, site: Site, state: SessionState) -> bool:
         return False
@@ -75,10 +73,3 @@ def page_site(url: str, options: Mapping[str, Any] | None = None, *, name: str =
     except msgspec.ValidationError as error:
         raise ConfigError(f"{what}: {error}") from error
     return Site(name=name or parts.netloc, url=urldefrag(url).url, protocol=assistant)
-
-
-def guarded_site(site: Site, allow: Iterable[str]) -> Site:
-    """The site as a server asks it: where it is a page, what that names must be public, or listed in `allow`."""
-    if not isinstance(site.protocol, PageAssistant):
-        return site
-    return structs.replace(site, protocol=structs.replace(site.protocol, allow=tuple(allow)))

@@ -24,6 +24,7 @@ from tolmach.errors import (
 from tolmach.wire import Call, Decoder, Handshake, Head, Limits, Request, Steps, retry_after
 
 __all__ = [
+    "Addressed",
     "Answer",
     "ChatProtocol",
     "Forwarding",
@@ -55,6 +56,15 @@ class Site(Struct, frozen=True, kw_only=True):
     """The browser profile to use, such as `chrome131`."""
     timeout: float | None = None
     """Seconds for a whole answer, where the site has a limit of its own."""
+    egress: tuple[str, ...] | None = None
+    """What a server that asks for others may ask beside the site's own `addresses` and public ones, as
+    `[gateway.egress] allow` has it; None where nothing is guarded."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What whoever named the site named with it: its address, and those that the protocol's options have."""
+        more = self.protocol.addresses if isinstance(self.protocol, Addressed) else ()
+        return (self.url, self.api_endpoint, *more)
 
     def __repr__(self) -> str:
         """Without headers, key and the protocol's options: these may be secret."""
@@ -149,6 +159,15 @@ class ChatProtocol(Protocol):
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
         """How to read the answer to a recorded request; None when it is not a question of this protocol."""
+
+
+@runtime_checkable
+class Addressed(Protocol):
+    """A protocol whose options name addresses beside the site's."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Absolute addresses; what is a path stands below the site's."""
 
 
 @runtime_checkable

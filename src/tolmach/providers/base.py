@@ -21,6 +21,7 @@ from msgspec import Struct, field
 from tolmach import blocking
 from tolmach.chat import AnswerText, ChatRequest, Conversation, Delta, Event, Messages, Notice, parse_messages
 from tolmach.cookies import CookieJar, get_cookies
+from tolmach.egress import SiteTransport
 from tolmach.errors import ConfigError, MissingCookies, ModelNotFound
 from tolmach.pages.site import PageAssistant
 from tolmach.protocols.base import ChatProtocol, Site
@@ -171,7 +172,7 @@ def open_session(
         options = TransportOptions(
             proxy=access.proxy, verify=access.verify, impersonate=access.impersonate or site.impersonate
         )
-        transport = shared(options, access.transport)
+        transport = _way(site, options, access.transport)
     return Session(site, transport, cookies=jar, timeouts=access.timeouts(site), on_challenge=on_challenge)
 
 
@@ -180,12 +181,12 @@ def _open_page(
 ) -> Session:
     """A session with what is found on a page; what is on another origin is sent no key, cookie or header."""
     # Discovery reads pages: who asks none does without what that takes.
-    from tolmach.pages.session import PageSession, page_transport
+    from tolmach.pages.session import PageSession
 
     options = TransportOptions(
         proxy=access.proxy, verify=access.verify, impersonate=access.impersonate or site.impersonate
     )
-    way = transport or page_transport(site, options, access.transport)
+    way = transport or _way(site, options, access.transport)
 
     def opened(found: Site, own: bool) -> Session:
         reach = access if own else access.without_credentials()
@@ -199,6 +200,13 @@ def _open_page(
     return PageSession(
         site, way, opened=opened, headers=headers, timeouts=access.timeouts(site), on_challenge=on_challenge
     )
+
+
+def _way(site: Site, options: TransportOptions, kind: str | None) -> Transport:
+    """How the site is reached: where a server asks it, what is not its own goes past the guard."""
+    if site.egress is None:
+        return shared(options, kind)
+    return SiteTransport(site.addresses, options, site.egress, kind=kind)
 
 
 def _with_cookies(site: Site, access: Access) -> Access:

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from tolmach.errors import (
+    AddressRefused,
     AuthError,
     BadRequest,
     ChallengeRequired,
@@ -48,6 +49,7 @@ _KINDS: tuple[tuple[tuple[type[TolmachError], ...], Kind], ...] = (
     ((ContextTooLong,), "too_long"),
     ((UnsupportedFeature,), "unsupported"),
     ((ModelNotFound, ProtocolDrift, ChallengeRequired, ProofOfWorkError), "gone"),
+    ((AddressRefused,), "gone"),  # where the site leads to is no fault of who asks
     ((BadRequest, Refused, LocalError), "final"),
     ((ProviderError,), "transient"),
 )

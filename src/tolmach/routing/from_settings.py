@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+from msgspec import structs
+
 from tolmach.configuration import GatewayTable, ProviderTable, Settings, provider_site, public_models
 from tolmach.configuration import Route as RouteTable
-from tolmach.pages.site import guarded_site
 from tolmach.protocols.base import Site
 from tolmach.providers.base import Access, open_session
 from tolmach.routing.policy import Rules
@@ -37,7 +38,7 @@ def _provider(row: ProviderTable, gateway: GatewayTable, reach: Callable[[Access
     times = gateway.timeouts
     return Provider(
         name=row.name,
-        site=guarded_site(site, gateway.egress.allow),
+        site=structs.replace(site, egress=gateway.egress.allow),
         access=access if reach is None else reach(access),
         models=public_models(row) or {model: model for model in site.models},
         strict=row.strict,

@@ -54,7 +54,8 @@ def _with_cookies(request: Request, jar: CookieJar) -> Request:
 def redirected(request: Request, head: Head) -> Request:
     """The request that a redirect asks for (RFC 9110, 15.4; credentials as in the Fetch standard).
 
-    To another origin it carries no credentials, and no body: a question is not told to strangers.
+    To another origin it carries no credentials, and only a GET or HEAD goes there: a question is not told to
+    strangers, and what they answer is no answer to it.
     """
     try:
         url = urljoin(request.url, head.header("location"))
@@ -71,7 +72,7 @@ def redirected(request: Request, head: Head) -> Request:
         method, body = ("HEAD" if method == "HEAD" else "GET"), b""
         headers = {k: v for k, v in headers.items() if k not in ("content-type", "content-length")}
     if not same:
-        if body:
+        if request.method not in ("GET", "HEAD"):
             raise RemoteProtocolError(
                 f"the site redirects the question to another origin ({new.scheme}://{new.hostname})",
                 status=head.status,

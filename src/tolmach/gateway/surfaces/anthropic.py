@@ -27,6 +27,7 @@ from tolmach.chat import (
     Usage,
 )
 from tolmach.errors import (
+    AddressRefused,
     AuthError,
     BadRequest,
     ConfigError,
@@ -386,6 +387,7 @@ class MessageStream:
 _ERRORS: dict[type[TolmachError], str] = {
     ModelNotFound: "not_found_error",
     UnsupportedFeature: "invalid_request_error",
+    AddressRefused: "api_error",
     ConfigError: "invalid_request_error",
     LocalError: "api_error",
     TimedOut: "timeout_error",

@@ -4,6 +4,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from tolmach.errors import (
+    AddressRefused,
     AssistantGone,
     AuthError,
     BadRequest,
@@ -47,6 +48,7 @@ _encode = msgspec.json.Encoder().encode
 _ERRORS: dict[type[TolmachError], tuple[str, str | None]] = {
     ModelNotFound: ("invalid_request_error", "model_not_found"),
     UnsupportedFeature: ("invalid_request_error", "unsupported_parameter"),
+    AddressRefused: ("server_error", "address_refused"),
     ConfigError: ("invalid_request_error", None),
     LocalError: ("server_error", None),
     TimedOut: ("server_error", "timeout"),

@@ -114,6 +114,12 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise ConfigError(f"bootstrap: nothing is called {unknown[0]!r}")
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """The full addresses of its requests whose host is written out."""
+        urls = (self.request.url, *(step.url for step in self.bootstrap))
+        return tuple(url for url in urls if "://" in url and not places("/".join(url.split("/", 3)[:3])))
+
+    @property
     def features(self) -> frozenset[str]:
         options = option_places(self.request.defaults)
         return (_named(self.request.templates) & options) - QUESTION_PLACES
