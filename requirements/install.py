@@ -66,14 +66,17 @@ def one_at_a_time() -> Iterator[int]:
 
 
 def python(*arguments: str, lock: int) -> None:
-    """Run the interpreter of `.venv`. Raises `CalledProcessError` when it fails."""
+    """Run the interpreter of `.venv`. Raises `CalledProcessError`, with what was said on stdout, when it fails."""
     # Settings that would put packages elsewhere than into .venv are left aside.
     strays = {"PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT"}
     environment = {k: v for k, v in os.environ.items() if k not in strays}
     environment |= {"PIP_REQUIRE_VIRTUALENV": "1", "PIP_USER": "0"}
     command = [str(VENV / "bin" / "python"), *arguments]
-    null = subprocess.DEVNULL  # what matters is said on stderr
-    subprocess.run(command, check=True, env=environment, stdin=null, stdout=null, cwd=ROOT, pass_fds=(lock,))
+    null, kept = subprocess.DEVNULL, subprocess.PIPE
+    # Not shown unless it fails: ensurepip tells of its success, and `pip check` of its complaints, on stdout.
+    subprocess.run(
+        command, check=True, env=environment, stdin=null, stdout=kept, errors="replace", cwd=ROOT, pass_fds=(lock,)
+    )
 
 
 def pip_install(*arguments: str, lock: int) -> None:
@@ -96,17 +99,24 @@ def make_venv(lock: int) -> None:
     python("-Im", "ensurepip", "--default-pip", lock=lock)
 
 
+def fill(kind: str, lock: int) -> None:
+    """Put the pins of `kind`, and tolmach itself, into the environment. Raises `CalledProcessError`."""
+    # The pins are complete. Old pips (to 23.2) do not find `name[extra]` among them, so none resolves here.
+    pip_install("--no-deps", "--require-hashes", "--requirement", f"requirements/{kind}.txt", lock=lock)
+    pip_install("--no-deps", "--no-index", "--no-build-isolation", "--editable", ".", lock=lock)
+    python("-m", "pip", "--disable-pip-version-check", "check", lock=lock)
+
+
 def install(kind: str, lock: int) -> None:
     others = [other for other in KINDS if other != kind and installed(other)]
+    if stamp(kind).exists():
+        others = []  # made with older pins, it may hold packages that no pin names any more
     for each in KINDS:
         stamp(each).unlink(missing_ok=True)
     if not others:
         make_venv(lock)
     say(f"Installing requirements/{kind}.txt (once; this takes a minute)")
-    # The pins are complete. Old pips (23.0 to 23.2) do not find `name[extra]` among them, so none resolves here.
-    pip_install("--no-deps", "--require-hashes", "--requirement", f"requirements/{kind}.txt", lock=lock)
-    pip_install("--no-deps", "--no-index", "--no-build-isolation", "--editable", ".", lock=lock)
-    python("-m", "pip", "--disable-pip-version-check", "check", lock=lock)
+    fill(kind, lock)
     for each in {kind, "run", *others}:  # dev contains run, with the same pins
         stamp(each).write_text(digest(each))
 
@@ -127,6 +137,8 @@ def main(arguments: list[str]) -> int:
         try:
             install(kind, lock)
         except subprocess.CalledProcessError as error:
+            if error.stdout:
+                say(error.stdout.rstrip())
             say(f"The installation failed: {' '.join(map(str, error.cmd[1:]))}")
             return 1
         except KeyboardInterrupt:

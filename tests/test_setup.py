@@ -1,13 +1,12 @@
-"""What `make` relies on: the pins, the metadata, and the script that installs them."""
+"""What `make` relies on: the pins and the metadata."""
 
 import ast
-import importlib.util
+import importlib.metadata
 import re
-import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -64,6 +63,33 @@ def test_pins_satisfy_the_metadata(kind: str) -> None:
         assert requirement.specifier.contains(version), f"{requirement} is pinned at {version}"
 
 
+def needed(requirements: list[Requirement]) -> Iterator[tuple[str, Requirement]]:
+    """Whatever these need here, extras of extras too: who asks, and for what."""
+    left, seen = [("tolmach", each) for each in requirements], set()
+    while left:
+        asker, requirement = left.pop()
+        if (asker, str(requirement)) in seen:
+            continue
+        seen.add((asker, str(requirement)))
+        yield asker, requirement
+        for line in importlib.metadata.requires(requirement.name) or []:
+            inner = Requirement(line)
+            extras = ["", *requirement.extras]
+            if inner.marker is None or any(inner.marker.evaluate({"extra": extra}) for extra in extras):
+                left.append((str(requirement), inner))
+
+
+def test_pins_are_whole() -> None:
+    # `pip check`, which the installer asks, overlooks what is needed for an extra of a package.
+    pinned = pins("dev")
+    wanted = list(needed(declared("dev")))
+    assert any(requirement.extras for _, requirement in wanted)
+    for asker, requirement in wanted:
+        version, _ = pinned.get(canonicalize_name(requirement.name), ("", None))
+        assert version, f"{asker} needs {requirement}, which has no pin"
+        assert requirement.specifier.contains(version, prereleases=True), f"{asker} needs {requirement}, not {version}"
+
+
 def test_dev_contains_run() -> None:
     run, dev = pins("run"), pins("dev")
     assert {name: dev.get(name) for name in run} == run
@@ -105,97 +131,6 @@ def test_metadata_names_the_version_and_the_command() -> None:
     assert PROJECT["project"]["version"] == tolmach.__version__
     assert PROJECT["project"]["scripts"] == {"tolmach": "tolmach.cli:main"}
     assert (ROOT / PROJECT["project"]["readme"]).is_file()
-
-
-def installer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("install", ROOT / "requirements/install.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def install(tmp_path: Path) -> ModuleType:
-    """The installer, for a project in a folder with a space in its name."""
-    module = installer()
-    root = tmp_path / "my project"
-    (root / "requirements").mkdir(parents=True)
-    for file in ("requirements/run.txt", "requirements/dev.txt", "requirements/install.py", "pyproject.toml"):
-        (root / file).write_bytes((ROOT / file).read_bytes())
-    module.__dict__.update(ROOT=root, VENV=root / ".venv")
-    return module
-
-
-def mark(install: ModuleType, kind: str) -> None:
-    install.VENV.mkdir(exist_ok=True)
-    install.stamp(kind).write_text(install.digest(kind))
-
-
-def test_an_environment_without_a_stamp_is_not_believed(install: ModuleType) -> None:
-    assert not install.installed("run")
-    (install.VENV / "bin").mkdir(parents=True)
-    assert not install.installed("run")
-    mark(install, "run")
-    assert install.installed("run")
-    assert not install.installed("dev")
-
-
-@pytest.mark.parametrize("file", ["requirements/run.txt", "pyproject.toml", "requirements/install.py"])
-def test_a_change_ends_the_stamp(install: ModuleType, file: str) -> None:
-    mark(install, "run")
-    with (install.ROOT / file).open("a") as out:
-        out.write("# changed\n")
-    assert not install.installed("run")
-
-
-def test_a_moved_project_is_installed_again(install: ModuleType, tmp_path: Path) -> None:
-    mark(install, "run")
-    moved = install.ROOT.rename(tmp_path / "moved")
-    install.__dict__.update(ROOT=moved, VENV=moved / ".venv")
-    assert not install.installed("run")
-
-
-def test_a_failed_installation_leaves_no_stamp(install: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    mark(install, "run")
-    calls = []
-
-    def fail(*arguments: str, lock: int) -> None:
-        calls.append(arguments)
-        raise subprocess.CalledProcessError(1, ["python", *arguments])
-
-    monkeypatch.setattr(install, "python", fail)
-    assert install.main(["dev"]) == 1
-    assert calls
-    assert not install.installed("run")
-    assert not install.installed("dev")
-
-
-def test_dev_is_added_to_a_whole_run(install: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    mark(install, "run")
-    calls: list[tuple[str, ...]] = []
-    monkeypatch.setattr(install, "python", lambda *arguments, lock: calls.append(arguments))
-    assert install.main(["dev"]) == 0
-    assert not any("ensurepip" in call for call in calls), "the environment was made anew"
-    assert any("requirements/dev.txt" in call and "--require-hashes" in call for call in calls)
-    assert install.installed("dev")
-    assert install.installed("run")
-
-
-def test_the_installer_is_silent_when_all_is_there(install: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    mark(install, "run")
-    assert install.main(["run"]) == 0
-    assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("arguments", [[], ["test"], ["run", "dev"]])
-def test_the_installer_says_how_it_is_used(arguments: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "requirements/install.py"), *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("usage: install.py run|dev")
 
 
 def test_every_verb_of_the_makefile_is_told() -> None:
