@@ -490,12 +490,6 @@ def test_a_class_and_a_service_do_not_share_a_name():
     assert set(provider_names()) & set(apis()) == set()
 
 
-def test_the_document_names_every_key():
-    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
-    keys = {path[-1] for path in environment_names().values()} | set(fields_of(ProviderTable)) | set(fields_of(Route))
-    assert [key for key in sorted(map(str, keys)) if f"`{key}`" not in text] == []
-
-
 def test_the_examples_of_the_document_are_without_mistake(load_text):
     text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
     blocks = [block.split("```")[0] for block in text.split("```toml\n")[1:]]

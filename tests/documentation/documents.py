@@ -29,12 +29,16 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def rows(path: Path, heading: str) -> list[list[str]]:
-    """The cells of the table whose first heading is this, row by row."""
-    lines = iter(path.read_text().splitlines())
-    for line in lines:
-        if line.startswith(f"| {heading} |"):
-            return list(_rows(lines))
-    raise AssertionError(f"{name_of(path)} has no table with the heading {heading!r}")
+    """The cells of the table of a document whose first heading is this, row by row."""
+    found = rows_of(path.read_text(), heading)
+    assert found, f"{name_of(path)} has no table with the heading {heading!r}"
+    return found
+
+
+def rows_of(text: str, heading: str) -> list[list[str]]:
+    """The same of a text, and of all of its tables with this heading."""
+    lines = iter(text.splitlines())
+    return [row for line in lines if line.startswith(f"| {heading} |") for row in _rows(lines)]
 
 
 def _rows(lines: Iterator[str]) -> Iterator[list[str]]:

@@ -12,11 +12,9 @@ import pytest
 
 import tolmach
 from tests.documentation.documents import DEMO, DOCS, GATEWAY, READMES, ROOT, blocks, name_of, names_in, rows
-from tolmach import errors
-from tolmach.cli import COMMANDS, cli
+from tolmach.cli import cli
 from tolmach.cli.chat import COMMANDS as LINES
-from tolmach.cli.failures import EXIT_CODES
-from tolmach.demo import FAULTS, MOUNTS, ThreadedDemo, help_text, serve_in_thread
+from tolmach.demo import MOUNTS, ThreadedDemo, serve_in_thread
 from tolmach.errors import ConfigError
 from tolmach.protocols import PROTOCOLS
 from tolmach.providers.registry import providers
@@ -236,45 +234,6 @@ def test_files_named_in_the_text_exist(path: Path) -> None:
 # The command
 
 
-def every_command() -> dict[str, click.Command]:
-    found: dict[str, click.Command] = {}
-    for name in COMMANDS:
-        command = cli.get_command(click.Context(cli), name)
-        assert command is not None
-        found[name] = command
-        if isinstance(command, click.Group):
-            found |= {f"{name} {inner}": each for inner, each in command.commands.items()}
-    return found
-
-
-def test_commands_and_options_are_those_of_the_code() -> None:
-    text = (ROOT / "docs/command.md").read_text()
-    commands = every_command()
-    options = {
-        option
-        for command in [cli, *commands.values()]
-        for parameter in command.params
-        if isinstance(parameter, click.Option)
-        for option in parameter.opts
-    }
-    options |= {"-h", "--help"}
-    assert {name for name in commands if name not in text} == set()
-    assert {option for option in options if f"`{option}" not in text and f" {option}" not in text} == set()
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= options
-
-
-def test_exit_codes_are_those_of_the_code() -> None:
-    text = (ROOT / "docs/command.md").read_text()
-    rows = re.findall(r"^\| (\d+) \| [^|]* \|([^|]*)\|$", text, re.M)
-    told = {code: set(re.findall(r"`(\w+?)`", names)) for code, names in rows}
-    help_page = cli.get_help(click.Context(cli, info_name="tolmach")).partition("Exit codes:")[2]
-    assert set(told) == set(re.findall(r"^  (\d+) ", help_page, re.M))
-    assert set(told) >= {str(code) for code in EXIT_CODES.values()}
-    for kind, code in EXIT_CODES.items():
-        assert kind.__name__ in told[str(code)]
-    assert all(hasattr(errors, name) for names in told.values() for name in names)
-
-
 def test_the_lines_of_chat_are_those_of_the_code() -> None:
     text = (ROOT / "docs/command.md").read_text()
     assert set(re.findall(r"^\| `(/\w+)", text, re.M)) == set(LINES)
@@ -286,19 +245,7 @@ def test_the_configuration_of_the_readmes_is_the_same() -> None:
     assert "[providers." in english
 
 
-def test_environment_variables_are_told() -> None:
-    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
-    text = "".join(path.read_text() for path in DOCS)
-    assert {name for name in re.findall(r"\bTOLMACH_[A-Z_]+\b", source) if name not in text} == set()
-
-
 # The demo
-
-
-def test_faults_are_those_of_the_code() -> None:
-    text = (ROOT / "docs/testing.md").read_text()
-    assert help_text() in text, "copy the list of faults from `tolmach demo --help`"
-    assert len(FAULTS) > 30
 
 
 def test_services_of_the_demo_are_told() -> None:
@@ -335,29 +282,6 @@ def test_dependencies_are_those_of_the_project() -> None:
 
 
 # Protocols, errors, names
-
-
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_every_protocol_has_a_page_with_its_options(name: str) -> None:
-    from tolmach.protocols import load
-
-    page = (ROOT / "docs/protocols" / f"{name.replace('-', '_')}.md").read_text()
-    assert f"(`{name}`)" in page
-    fields = load(name).__struct_fields__  # type: ignore[attr-defined]
-    assert {field for field in fields if f"`{field}`" not in page} == set()
-
-
-def test_the_tree_of_errors_is_whole() -> None:
-    text = (ROOT / "docs/architecture.md").read_text()
-    classes = {name for name in errors.__all__ if isinstance(getattr(errors, name), type)}
-    assert {name for name in classes if name not in text} == set()
-
-
-def test_errors_that_the_documents_name_exist() -> None:
-    text = "".join(path.read_text() for path in DOCS)
-    named = set(re.findall(r"`([A-Z]\w+(?:Error|Required|Limited|Gone|Drift|Answer|Unavailable|Cookies))`", text))
-    unknown = {name for name in named if not hasattr(errors, name)}
-    assert unknown <= {"RuntimeError", "ValueError", "TimeoutError", "Answer"}
 
 
 def test_every_public_name_of_the_library_page_exists() -> None:
