@@ -85,7 +85,7 @@ def test_a_services_text_and_name_cannot_send_control_sequences_or_more_lines():
     error.provider = "evil\x1b[2J.example"
     line = describe(error)
     assert line.isprintable()
-    assert "second2J line" in line
+    assert "bad\\x1b]0;title\\x07 second\\x9b2J line" in line
 
 
 def test_a_page_of_text_becomes_a_line_of_bounded_length():
@@ -162,4 +162,4 @@ def test_warnings_are_lines_too(capsys):
         warnings.simplefilter("always")
         with reported(Reporting()):
             warnings.warn("cookies.txt: left out\x1b[2J", stacklevel=1)
-    assert capsys.readouterr().err == "tolmach: warning: cookies.txt: left out[2J\n"
+    assert capsys.readouterr().err == "tolmach: warning: cookies.txt: left out\\x1b[2J\n"

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from tolmach.cli.failures import Reporting, debug_option, reported
+from tolmach.cli.output import say
 from tolmach.version import __version__
 
 __all__ = ["COMMANDS", "LazyGroup", "cli", "main"]
@@ -92,7 +93,7 @@ def cli(ctx: click.Context) -> None:
     To see it work without any service: tolmach demo
     """
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
+        say(ctx.get_help(), err=True)
         ctx.exit(2)
 
 

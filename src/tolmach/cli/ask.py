@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from tolmach.chat import Delta, Event, Notice
 from tolmach.cli.failures import as_event
 from tolmach.cli.options import Target, pairs, target_options
-from tolmach.cli.render import for_output, printable
+from tolmach.cli.output import say, say_answer, say_json
 from tolmach.errors import ConfigError, TolmachError
 
 __all__ = ["ask"]
@@ -149,14 +148,14 @@ async def _introduce(target: Target, verbose: bool) -> None:
 
     for line in (*(introduction(assistant) if verbose else ()), others(assistant)):
         if line:
-            click.echo(f"tolmach: {printable(line)}", err=True)
+            say(f"tolmach: {line}", err=True)
 
 
 class _JsonLines:
     """Writes the events as JSON, one a line; an error is the last of them."""
 
     def write(self, event: Event | dict[str, Any]) -> None:
-        click.echo(msgspec.json.encode(event).decode())
+        say_json(event)
 
     def fail(self, error: TolmachError) -> None:
         self.write(as_event(error))
@@ -166,21 +165,21 @@ class _JsonLines:
 
 
 class _Text:
-    """Writes the answer's text: to a terminal only what is safe there, elsewhere as it is."""
+    """Writes the answer's text."""
 
     def __init__(self) -> None:
         self._open = False
 
     def write(self, event: Event) -> None:
         if isinstance(event, Delta) and event.text:
-            click.echo(for_output(event.text), nl=False)
+            say_answer(event.text)
             self._open = not event.text.endswith("\n")
         elif isinstance(event, Notice) and event.kind != "status":
-            click.echo(f"tolmach: {event.kind}: {printable(event.text)}", err=True)
+            say(f"tolmach: {event.kind}: {event.text}", err=True)
 
     def fail(self, error: TolmachError) -> None:
         """The error is told on standard error alone."""
 
     def end(self) -> None:
         if self._open:
-            click.echo()
+            say()

@@ -15,8 +15,10 @@ import click
 from tolmach.cli.conversation import Talk
 from tolmach.cli.failures import Reporting, describe
 from tolmach.cli.options import Target, target_options
-from tolmach.cli.render import MarkdownStream, for_output, markdown, printable
+from tolmach.cli.output import new_console, say, say_answer
+from tolmach.cli.render import MarkdownStream, markdown
 from tolmach.errors import ConfigError, TolmachError
+from tolmach.safe_text import printable
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
@@ -58,15 +60,13 @@ class _Conversation:
     """Reads lines, draws answers, and does the `/` commands."""
 
     def __init__(self, talk: Talk, reporting: Reporting) -> None:
-        from rich.console import Console
-
         self.talk = talk
         self._reporting = reporting
         self._attended = sys.stdin.isatty()
-        self._answers = Console(markup=False, emoji=False, highlight=False)
+        self._answers = new_console()
         self._drawn = self._answers.is_terminal and not self._answers.is_dumb_terminal
         # Beside answers in a pipe nothing else may stand.
-        self._remarks = self._answers if self._drawn else Console(stderr=True, markup=False, emoji=False)
+        self._remarks = self._answers if self._drawn else new_console(err=True)
         self._read = _edited(self.remark) if self._attended and self._drawn else _plain
         self._leaving = False
 
@@ -195,7 +195,7 @@ class _Conversation:
         for turn in self.talk.messages:
             asked = f"> {printable(turn.content)}"
             if not self._drawn:
-                click.echo(asked if turn.role == "user" else for_output(turn.content))
+                say_answer(asked if turn.role == "user" else turn.content, nl=True)
             elif turn.role == "user":
                 self._answers.print(asked, style="bold")
             else:
@@ -232,14 +232,14 @@ class _Plain:
         return self
 
     def feed(self, text: str) -> None:
-        click.echo(for_output(text), nl=False)
+        say_answer(text)
         self._open = not text.endswith("\n")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._open:
-            click.echo()
+            say()
 
 
 @contextmanager

@@ -8,9 +8,10 @@ import click
 import msgspec
 
 from tolmach.cli.failures import debug_option
-from tolmach.cli.render import printable
+from tolmach.cli.output import say, say_json
 from tolmach.configuration import InvalidSettings, Problem, Settings
 from tolmach.configuration.rendering import show, show_toml
+from tolmach.safe_text import one_line
 
 __all__ = ["check", "config", "config_option", "load_settings", "show_settings"]
 
@@ -32,7 +33,7 @@ config_option = click.option(
 def config(ctx: click.Context) -> None:
     """Check the configuration, or show what is in force."""
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
+        say(ctx.get_help(), err=True)
         ctx.exit(2)
 
 
@@ -45,12 +46,12 @@ def check(ctx: click.Context, file: Path | None, as_json: bool) -> None:
     """Name every mistake by file, line and key. The exit code is 2 when there is one."""
     if as_json:
         problems = _problems(file)
-        _print_json([msgspec.structs.asdict(problem) for problem in problems])
+        say_json([msgspec.structs.asdict(problem) for problem in problems], indent=2)
         ctx.exit(2 if problems else 0)
     settings = load_settings(file)
     what = str(settings.file) if settings.file else "no configuration found, the defaults hold"
     providers, routes = len(settings.providers), len(settings.routes)
-    click.echo(printable(f"{what}: no mistake; {_counted(providers, 'provider')}, {_counted(routes, 'route')}"))
+    say(f"{what}: no mistake; {_counted(providers, 'provider')}, {_counted(routes, 'route')}")
 
 
 @config.command("show")
@@ -61,9 +62,9 @@ def show_settings(file: Path | None, as_json: bool) -> None:
     """Print the settings in force, each with where it came from, secrets hidden."""
     settings = load_settings(file)
     if as_json:
-        _print_json([{"key": one.key, "value": one.value, "source": one.source} for one in show(settings)])
+        say_json([{"key": one.key, "value": one.value, "source": one.source} for one in show(settings)], indent=2)
     else:
-        click.echo(printable(show_toml(settings)), nl=False)
+        say(show_toml(settings), nl=False)
 
 
 def load_settings(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -72,8 +73,8 @@ def load_settings(file: Path | None, overrides: Mapping[str, Any] | None = None)
         return Settings.load(file, overrides=overrides)
     except InvalidSettings as error:
         for problem in error.problems:
-            click.echo(printable(str(problem)), err=True)
-        click.echo(f"tolmach: {_counted(len(error.problems), 'mistake')} in the configuration", err=True)
+            say(one_line(str(problem)), err=True)
+        say(f"tolmach: {_counted(len(error.problems), 'mistake')} in the configuration", err=True)
         raise click.exceptions.Exit(2) from error
 
 
@@ -83,10 +84,6 @@ def _problems(file: Path | None) -> tuple[Problem, ...]:
     except InvalidSettings as error:
         return error.problems
     return ()
-
-
-def _print_json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def _counted(number: int, what: str) -> str:

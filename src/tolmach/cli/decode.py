@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import msgspec
 
 from tolmach.cli.failures import debug_option
+from tolmach.cli.output import say_json
 from tolmach.errors import ConfigError
 from tolmach.protocols import create
 from tolmach.recipes.files import read_recipe
@@ -43,7 +43,7 @@ def decode(recordings: tuple[Path, ...], chunks: str | None, recipe_file: Path |
     for recording in recordings:
         for file in _files(recording):
             for line in decode_file(file, chunks, protocols):
-                click.echo(msgspec.json.encode(line).decode())
+                say_json(line)
 
 
 def _files(recording: Path) -> Iterator[Path]:

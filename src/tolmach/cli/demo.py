@@ -10,7 +10,7 @@ import click
 
 from tolmach.chat import Delta
 from tolmach.cli.failures import EXIT_CODES, Reporting, debug_option, describe
-from tolmach.cli.render import for_output, printable
+from tolmach.cli.output import new_console, say, say_answer
 from tolmach.client.clients import AsyncClient
 from tolmach.demo.app import MOUNTS
 from tolmach.demo.faults import FAULTS
@@ -24,6 +24,7 @@ from tolmach.protocols.base import Site
 from tolmach.providers.base import Access
 from tolmach.providers.registry import get_provider
 from tolmach.routing.targets import Provider, Targets
+from tolmach.safe_text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -123,15 +124,15 @@ def serve(host: str, port: int, delay: float, faults: tuple[str, ...]) -> None:
     try:
         asyncio.run(_serve(Demo(host=host, port=port, delay=delay, faults=wanted)))
     except KeyboardInterrupt:
-        click.echo()  # how it is meant to end
+        say()  # how it is meant to end
 
 
 async def _serve(server: Demo) -> None:
     async with server:
         for mount, what in MOUNTS.items():
-            click.echo(f"{server.url}{mount:<16} {what}")
-        click.echo(f"{server.url}/ lists {len(PAGES)} pages with an assistant, to discover and ask.")
-        click.echo("Ctrl-C stops it.")
+            say(f"{server.url}{mount:<16} {what}")
+        say(f"{server.url}/ lists {len(PAGES)} pages with an assistant, to discover and ask.")
+        say("Ctrl-C stops it.")
         await asyncio.get_running_loop().create_future()
 
 
@@ -204,9 +205,7 @@ def demo_targets(url: str) -> Targets:
 
 async def _demo(port: int, delay: float, question: str, once: bool) -> list[str]:
     """Names of the services that did not answer."""
-    from rich.console import Console
-
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = new_console()
     answers = [Asked(name) for name in SERVICES]
     async with Demo(delay=delay) as server, serving(Gateway(demo_targets(server.url)), port=port) as url:
         tasks = [asyncio.create_task(answer.ask(url, question)) for answer in answers]
@@ -219,10 +218,10 @@ async def _demo(port: int, delay: float, question: str, once: bool) -> list[str]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        click.echo(f"The gateway: {url}/v1 (OpenAI), {url} (Anthropic). Any program that speaks either may ask:")
-        click.echo(_curl(url))
+        say(f"The gateway: {url}/v1 (OpenAI), {url} (Anthropic). Any program that speaks either may ask:")
+        say(_curl(url))
         if not once:
-            click.echo("Ctrl-C stops it.")
+            say("Ctrl-C stops it.")
             await _until_interrupt()
     return [answer.name for answer in answers if not answer.answered]
 
@@ -243,12 +242,12 @@ async def _until_interrupt() -> None:
 async def _print(answers: Sequence[Asked], tasks: Sequence["asyncio.Task[None]"]) -> None:
     for answer, task in zip(answers, tasks, strict=True):
         await task
-        click.echo(f"=== {answer.name}: {answer.times}, {answer.pieces} piece{'s' * (answer.pieces != 1)}")
+        say(f"=== {answer.name}: {answer.times}, {answer.pieces} piece{'s' * (answer.pieces != 1)}")
         if answer.text:
-            click.echo(for_output(answer.text.rstrip("\n")))
+            say_answer(answer.text.rstrip("\n"), nl=True)
         if answer.error is not None:
-            click.echo(describe(answer.error))
-        click.echo()
+            say(describe(answer.error))
+        say()
 
 
 async def _show(console: "Console", answers: Sequence[Asked], tasks: Sequence["asyncio.Task[None]"]) -> None:

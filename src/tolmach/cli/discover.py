@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from tolmach.chat import Delta, Notice
 from tolmach.cli.failures import as_event, debug_option, describe
 from tolmach.cli.findings import print_findings, print_row
-from tolmach.cli.render import for_output, printable
+from tolmach.cli.output import say, say_answer, say_json
 from tolmach.client.clients import AsyncClient
 from tolmach.configuration.adding import add_provider
 from tolmach.configuration.settings import find_config
@@ -284,7 +284,7 @@ class _Tried(Struct):
 def _check_question(found: Found, question: str, accept_consent: bool) -> None:
     """Raises `ConfigError` where consent is needed and not given, `ContextTooLong` for a question over the limit."""
     if found.consent and not accept_consent:
-        raise ConfigError(f"the site asks for consent ({printable(found.consent)}); agree to it with --accept-consent")
+        raise ConfigError(f"the site asks for consent ({found.consent}); agree to it with --accept-consent")
     if found.limit is not None and not found.limit.allows(question):
         length, unit = found.limit.length(question), found.limit.unit
         raise ContextTooLong(f"the question has {length} {unit}, and the site takes {found.limit.most} at most")
@@ -322,7 +322,7 @@ async def _ask(
             if isinstance(event, Delta):
                 tried.answer += event.text
                 if show:
-                    click.echo(for_output(event.text), nl=False)
+                    say_answer(event.text)
             elif isinstance(event, Notice) and event.kind != "status":
                 tried.notices.append(f"{event.kind}: {event.text}")
     except TolmachError as error:
@@ -331,7 +331,7 @@ async def _ask(
         await events.aclose()
         await client.close()
     if show and tried.answer:
-        click.echo()
+        say()
     return tried
 
 
@@ -372,4 +372,4 @@ def _print_json(target: str, look: Look, findings: Findings, tried: _Tried | Non
         error = None if tried.error is None else as_event(tried.error) | {"line": describe(tried.error)}
         value["tried"] = {"bot": tried.bot, "question": tried.question, "answer": tried.answer}
         value["tried"] |= {"notices": tried.notices, "error": error}
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    say_json(value, indent=2)

@@ -9,13 +9,14 @@ import msgspec
 
 from tolmach.cli.config import config_option, load_settings
 from tolmach.cli.failures import debug_option
-from tolmach.cli.render import printable
+from tolmach.cli.output import say, say_json
 from tolmach.configuration import GatewayTable
 from tolmach.errors import ConfigError, TolmachError
 from tolmach.gateway.addresses import url_of
 from tolmach.gateway.explain import Explained, ExplainedTarget, explain
 from tolmach.routing.from_settings import targets_of
 from tolmach.routing.policy import Rules
+from tolmach.safe_text import one_line
 from tolmach.transport import Timeouts, TransportOptions, create, read
 from tolmach.wire import Request
 
@@ -49,12 +50,12 @@ def explain_model(model: str, file: Path | None, as_json: bool) -> None:
     live, why = asyncio.run(_asked(url, model, settings.gateway.admin_key))
     explained = live or explained
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(explained), indent=2).decode())
+        say_json(explained, indent=2)
         return
     for line in _lines(explained):
-        click.echo(printable(line))
+        say(one_line(line))
     if why:
-        click.echo(printable(f"How the targets are doing is not known: {why}"), err=True)
+        say(f"How the targets are doing is not known: {why}", err=True)
 
 
 def _address(table: GatewayTable) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TextIO, TypeVar
 
 import click
 
-from tolmach.cli.render import printable
+from tolmach.cli.output import say
 from tolmach.errors import (
     ChallengeRequired,
     ConnectionLost,
@@ -25,6 +25,7 @@ from tolmach.errors import (
     TransportError,
     UnsupportedFeature,
 )
+from tolmach.safe_text import one_line
 
 __all__ = ["EXIT_CODES", "Reporting", "as_event", "debug_option", "describe", "exit_code", "reported"]
 
@@ -68,8 +69,8 @@ class Reporting:
     def tell(self, text: str, error: BaseException | None = None) -> None:
         """A line on standard error, and before it with `debug` the error's traceback."""
         if self.debug and error is not None:
-            click.echo(printable("".join(traceback.format_exception(error))), nl=False, err=True)
-        click.echo(f"tolmach: {printable(text)}", err=True)
+            say("".join(traceback.format_exception(error)), nl=False, err=True)
+        say(f"tolmach: {text}", err=True)
 
 
 def debug_option(command: F) -> F:
@@ -108,7 +109,7 @@ def describe(error: TolmachError) -> str:
     hint = _hint(error)
     if hint and text[-1] not in ".!?…":
         text += "."
-    return printable(f"{type(error).__name__}: {where}{text} {hint}").rstrip()
+    return one_line(f"{type(error).__name__}: {where}{text} {hint}").rstrip()
 
 
 def _hint(error: TolmachError) -> str:
@@ -141,7 +142,7 @@ def reported(reporting: Reporting) -> Iterator[None]:
         sys.exit(exit_code(error))
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
         if sys.stderr.isatty():
-            click.echo(err=True)  # closes the line on which the terminal shows ^C
+            say(err=True)  # closes the line on which the terminal shows ^C
         reporting.tell("interrupted", error)
         sys.exit(INTERRUPTED)
     except click.exceptions.Exit:

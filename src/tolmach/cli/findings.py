@@ -4,10 +4,9 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import click
-
-from tolmach.cli.render import printable
+from tolmach.cli.output import new_console, say
 from tolmach.discovery import Findings, Found
+from tolmach.safe_text import one_line
 
 if TYPE_CHECKING:
     from tolmach.pages.session import Assistant
@@ -22,22 +21,22 @@ def print_findings(findings: Findings, unknown: int = 0) -> None:
     for number, found in enumerate(findings.found, 1):
         title = _title(found)
         head = f"{number}. {' '.join(filter(None, (found.protocol, found.version)))}{f': {title}' if title else ''}"
-        lines = [(name, printable(" ".join(value.split()))) for name, value in _lines(found)]
+        lines = [(name, one_line(" ".join(value.split()))) for name, value in _lines(found)]
         if sys.stdout.isatty():
-            _print_table(printable(head), lines)
+            _print_table(head, lines)
         else:
             # In a pipe a line stays a line, however long.
-            click.echo("\n".join((printable(head), *(f"   {name:<9} {value}" for name, value in lines))))
+            say("\n".join((head, *(f"   {name:<9} {value}" for name, value in lines))))
     if not findings.found:
-        click.echo("no assistant was found")
+        say("no assistant was found")
     for named in findings.named:
-        click.echo(printable(f"there is {named.line}"))
+        say(f"there is {named.line}")
     for missing in findings.missing:
-        click.echo(printable(f"{missing.kind}: {missing.text}"))
+        say(f"{missing.kind}: {missing.text}")
     for hint in () if findings.found else findings.hints:
-        click.echo(printable(f"hint: {hint}"))
+        say(f"hint: {hint}")
     if unknown:
-        click.echo(f"hint: {unknown} exchanges may be with a chat that is not known")
+        say(f"hint: {unknown} exchanges may be with a chat that is not known")
 
 
 def introduction(assistant: "Assistant") -> Iterator[str]:
@@ -65,10 +64,9 @@ def _title(found: Found) -> str:
 
 
 def _print_table(head: str, lines: list[tuple[str, str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = new_console()
     console.print(head, style="bold")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="dim")
@@ -80,7 +78,7 @@ def _print_table(head: str, lines: list[tuple[str, str]]) -> None:
 
 def print_row(line: str) -> None:
     """A line about what was written, beside the findings."""
-    click.echo(printable(line), err=True)
+    say(line, err=True)
 
 
 def _lines(found: Found) -> Iterator[tuple[str, str]]:

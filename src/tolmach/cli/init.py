@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from tolmach.cli.failures import debug_option
-from tolmach.cli.render import printable
+from tolmach.cli.output import say
 from tolmach.errors import ConfigError
 
 __all__ = ["init"]
@@ -30,7 +30,7 @@ def init(file: Path, force: bool) -> None:
         raise ConfigError(f"{file}: is there already; --force puts a new one in its place") from error
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}") from error
-    click.echo(printable(f"{file}: written. Take over what you need, then: tolmach config check -c {file}"))
+    say(f"{file}: written. Take over what you need, then: tolmach config check -c {file}")
 
 
 def _write(file: Path, data: bytes, replace: bool) -> None:

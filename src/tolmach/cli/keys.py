@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 from msgspec import structs
 
 from tolmach.access.keys import Key, new_key
 from tolmach.cli.config import load_settings
 from tolmach.cli.failures import debug_option
 from tolmach.cli.ledger import ledger_options
-from tolmach.cli.render import printable
+from tolmach.cli.output import new_console, say, say_json
 from tolmach.errors import ConfigError
 from tolmach.ledger.database import Database
 from tolmach.ledger.keys import load_keys, remove_key, save_key
 from tolmach.ledger.opening import open_database
+from tolmach.safe_text import one_line
 
 __all__ = ["add", "disable", "enable", "keys", "list_keys", "remove"]
 
@@ -44,7 +44,7 @@ def keys(ctx: click.Context) -> None:
     Keys stand in the ledger's database, as hashes. ID is a key's id or its name.
     """
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
+        say(ctx.get_help(), err=True)
         ctx.exit(2)
 
 
@@ -110,8 +110,8 @@ def add(
             raise ConfigError(f"there is a key {name!r} already; choose another name, or remove that one first")
         save_key(database, key)
     if sys.stdout.isatty():
-        click.echo(f"The key {name} (id {key.id}). It is shown only now:", err=True)
-    click.echo(plain)
+        say(f"The key {name} (id {key.id}). It is shown only now:", err=True)
+    say(plain)
 
 
 @keys.command("list")
@@ -124,11 +124,11 @@ def list_keys(as_json: bool, file: Path | None, url: str | None) -> None:
         found = load_keys(database)
     if as_json:
         rows = [_record(key) for key in found]
-        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
+        say_json(rows, indent=2)
     elif found:
         _table(found)
     else:
-        click.echo("There are no keys. Make one with `tolmach keys add NAME`.", err=True)
+        say("There are no keys. Make one with `tolmach keys add NAME`.", err=True)
 
 
 @keys.command("disable")
@@ -158,7 +158,7 @@ def remove(which: str, file: Path | None, url: str | None) -> None:
     with _opened(file, url) as database:
         key = _found(database, which)
         remove_key(database, key.id)
-    click.echo(f"The key {key.name} (id {key.id}) is removed.", err=True)
+    say(f"The key {key.name} (id {key.id}) is removed.", err=True)
 
 
 @contextmanager
@@ -186,7 +186,7 @@ def _switch(which: str, file: Path | None, url: str | None, *, disabled: bool) -
     with _opened(file, url) as database:
         key = _found(database, which)
         save_key(database, structs.replace(key, disabled=disabled))
-    click.echo(f"The key {key.name} (id {key.id}) is {'disabled' if disabled else 'enabled'}.", err=True)
+    say(f"The key {key.name} (id {key.id}) is {'disabled' if disabled else 'enabled'}.", err=True)
 
 
 def _record(key: Key) -> dict[str, Any]:
@@ -202,7 +202,6 @@ def _state(key: Key) -> str:
 
 
 def _table(found: list[Key]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -224,9 +223,5 @@ def _table(found: list[Key]) -> None:
         row = [key.id, key.name, _state(key), ", ".join(key.models) or "all"]
         row += ["–" if limit is None else f"{limit:,}" for limit in limits]
         row.append("–" if key.expires is None else f"{datetime.fromtimestamp(key.expires, UTC):%Y-%m-%d %H:%M}Z")
-        table.add_row(*map(printable, row))
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        # In a pipe a row stays a line, however long.
-        console.width = 1000
-    console.print(table)
+        table.add_row(*map(one_line, row))
+    new_console(rows=True).print(table)

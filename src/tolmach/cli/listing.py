@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import click
-import msgspec
 
 from tolmach.cli.failures import debug_option
-from tolmach.cli.render import printable
+from tolmach.cli.output import new_console, say_json
 from tolmach.providers.registry import providers
+from tolmach.safe_text import one_line
 
 __all__ = ["list_models", "list_providers"]
 
@@ -37,7 +37,7 @@ def list_providers(as_json: bool) -> None:
         for name, provider in providers().items()
     ]
     if as_json:
-        _json(rows)
+        say_json(rows, indent=2)
         return
     marks = ("stream", "system", "history", "needs_cookies", "working")
     _table(
@@ -60,13 +60,9 @@ def list_models(as_json: bool) -> None:
         for model in dict.fromkeys([*provider.models, *provider.model_aliases]):
             having.setdefault(model, []).append(name)
     if as_json:
-        _json([{"model": model, "providers": names} for model, names in sorted(having.items())])
+        say_json([{"model": model, "providers": names} for model, names in sorted(having.items())], indent=2)
         return
     _table(("Model", "Providers"), [(model, ", ".join(names)) for model, names in sorted(having.items())])
-
-
-def _json(rows: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
 
 
 def _site(url: str) -> str:
@@ -75,16 +71,11 @@ def _site(url: str) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(printable, row))
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        # In a pipe a row stays a line, however long.
-        console.width = 1000
-    console.print(table)
+        table.add_row(*map(one_line, row))
+    new_console(rows=True).print(table)

@@ -12,11 +12,12 @@ import msgspec
 
 from tolmach.cli.failures import debug_option
 from tolmach.cli.ledger import dollars, iso, ledger_options, local, open_ledger, seconds, since_moment, until_moment
-from tolmach.cli.render import printable
+from tolmach.cli.output import new_console, say_json
 from tolmach.errors import ConfigError
 from tolmach.ledger.database import Database
 from tolmach.ledger.queries import RequestFilter, attempts_of, requests, requests_named
 from tolmach.ledger.rows import AttemptRow, RequestRow
+from tolmach.safe_text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +28,6 @@ _POLL_SECONDS = 0.5
 _LATE_SECONDS = 10.0
 """How long after its end a request may come into the ledger and still be seen by `--follow`."""
 _LONGEST_REQUEST = 3600.0
-_PIPE_COLUMNS = 1000
 _STATUS = re.compile(r"[1-5](?:\d\d|xx)")
 
 _STYLES = {"answered": "green", "failed": "red", "cancelled": "yellow", "skipped": "dim"}
@@ -103,7 +103,7 @@ def _recent(wanted: RequestFilter, looked: float) -> RequestFilter:
 
 def _print_line(row: RequestRow, as_json: bool) -> None:
     if as_json:
-        click.echo(msgspec.json.encode(_record(row)))
+        say_json(_record(row))
         return
     where = f"{row.model} → {row.target}" if row.target and row.target != row.model else row.model
     parts = [
@@ -118,21 +118,12 @@ def _print_line(row: RequestRow, as_json: bool) -> None:
         (f"key {row.key}" if row.key else "", "dim"),
         (row.request or row.uid, "dim"),
     ]
-    _print_parts(_console(), parts)
+    _print_parts(new_console(rows=True), parts)
 
 
 def _tokens(row: RequestRow | AttemptRow) -> str:
     about = "~" if row.estimated else ""
     return f"{about}{row.prompt_tokens}+{row.completion_tokens} tokens"
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        console.width = _PIPE_COLUMNS  # in a pipe a row stays a line, however long
-    return console
 
 
 def _print_parts(console: "Console", parts: Sequence[tuple[str, str]], indent: int = 0) -> None:
@@ -141,7 +132,7 @@ def _print_parts(console: "Console", parts: Sequence[tuple[str, str]], indent: i
 
     line = Text(" " * indent)
     for text, style in parts:
-        part = Text(printable(text).replace("\n", " "), style=style)
+        part = Text(one_line(text), style=style)
         if not part.plain:
             continue
         if line.plain.strip() and line.cell_len + 2 + part.cell_len > console.width:
@@ -160,7 +151,7 @@ def _show_one(database: Database, name: str, as_json: bool) -> None:
     for row in found:
         attempts = attempts_of(database, row.uid)
         if as_json:
-            click.echo(msgspec.json.encode({**_record(row), "attempts": [_record(each) for each in attempts]}))
+            say_json({**_record(row), "attempts": [_record(each) for each in attempts]})
         else:
             _waterfall(row, attempts)
 
@@ -172,7 +163,7 @@ def _record(row: RequestRow | AttemptRow) -> dict[str, Any]:
 
 
 def _waterfall(row: RequestRow, attempts: Sequence[AttemptRow]) -> None:
-    console = _console()
+    console = new_console(rows=True)
     _print_line(row, as_json=False)
     details = [row.surface, "streamed" if row.streamed else "", f"worker {row.worker}" if row.worker else ""]
     first = "" if row.first_ms is None else f"first token after {seconds(row.first_ms)}"

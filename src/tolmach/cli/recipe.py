@@ -12,7 +12,7 @@ import msgspec
 from tolmach.chat import Delta
 from tolmach.cli.failures import debug_option
 from tolmach.cli.inferred import with_secrets
-from tolmach.cli.render import for_output, printable
+from tolmach.cli.output import say, say_answer, say_json
 from tolmach.client.clients import AsyncClient
 from tolmach.errors import ConfigError
 from tolmach.recipes.curl import is_curl, parse_curl
@@ -57,15 +57,15 @@ def recipe(source: str, question: str, answer: Path | None, out: Path | None, tr
     if out is not None:
         write_recipe(out, to_toml(draft), replace=True)
     if json_wanted:
-        click.echo(msgspec.json.encode(as_json(draft)).decode())
+        say_json(as_json(draft))
     elif out is None:
-        click.echo(to_toml(draft), nl=False)
+        say(to_toml(draft), nl=False)
     if not json_wanted:
         for line in _told(draft):
-            click.echo(printable(line), err=True)
+            say(line, err=True)
     if trial:
         said = asyncio.run(try_draft(draft, trial))
-        click.echo(for_output(said), err=json_wanted)
+        say_answer(said, err=json_wanted, nl=True)
 
 
 def is_traffic(source: str) -> bool:
@@ -110,7 +110,7 @@ async def draft_of_request(request: Request, question: str, answer: bytes | None
     if head_now is not None and head_now.status >= 400:
         text = exchanges[-1].body[:200].decode("utf-8", "replace")
         raise ConfigError(
-            f"the command was run once and got status {head_now.status}: {printable(text)}; copy it anew from the "
+            f"the command was run once and got status {head_now.status}: {text}; copy it anew from the "
             "browser, or give the response with --answer FILE"
         )
     return infer(exchanges, question)

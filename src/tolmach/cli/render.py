@@ -1,21 +1,18 @@
-"""What the terminal shows: safe text, and markdown while it streams."""
+"""Markdown on a terminal, while it streams."""
 
 import re
-import sys
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+
+from tolmach.safe_text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.live import Live
     from rich.segment import Segment
 
-__all__ = ["MarkdownStream", "for_output", "markdown", "printable", "split_blocks"]
-
-# All control characters but newline and tab: an answer must not move the cursor, rename the
-# window or write the clipboard.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+__all__ = ["MarkdownStream", "markdown", "split_blocks"]
 
 # A fence may stand on a list item's own line. The words after backticks hold none (CommonMark 4.5).
 _FENCE = re.compile(r"^\s{0,3}(?:(?:[-*+]|\d{1,9}[.)])\s{1,4})?(`{3,}(?=[^`]*$)|~{3,})")
@@ -23,16 +20,6 @@ _ITEM = re.compile(r"([-*+]|\d{1,9}[.)])(\s|$)")
 
 _LARGE = 50_000
 """Characters from which markdown is shown as it stands: laying out more takes longer than reading it."""
-
-
-def printable(text: str) -> str:
-    """The text without control characters other than newline and tab."""
-    return _CONTROL.sub("", text)
-
-
-def for_output(text: str) -> str:
-    """The text as standard output may have it: printable on a terminal, elsewhere as it is."""
-    return printable(text) if sys.stdout.isatty() else text
 
 
 def split_blocks(text: str) -> tuple[str, str]:
@@ -71,7 +58,7 @@ def markdown(text: str) -> "RenderableType":
         return Text(text)
     laid_out = Markdown(text, hyperlinks=False)
     _show_tags(laid_out.parsed)
-    return _Printable(laid_out)
+    return laid_out
 
 
 def _show_tags(tokens: Sequence[Any]) -> None:
@@ -131,20 +118,6 @@ class MarkdownStream:
             return
         self._console.print(_Block(text, gap=self._printed))
         self._printed = True
-
-
-class _Printable:
-    """A renderable without control characters in what it gives.
-
-    Those of the source are gone before, but markdown brings new ones: it decodes `%1b` in addresses.
-    """
-
-    def __init__(self, content: "RenderableType") -> None:
-        self._content = content
-
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        for segment in console.render(self._content, options):
-            yield segment._replace(text=printable(segment.text))
 
 
 class _Block:

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from tolmach.cli.failures import debug_option
+from tolmach.cli.output import say
 from tolmach.configuration import LiveSettings
 from tolmach.gateway.addresses import url_of
 from tolmach.gateway.assembly import build, check_served
@@ -50,7 +51,7 @@ def serve(config: Path | None, host: str | None, port: int | None, workers: int 
     else:
         run(_serve(live, None))
     # The terminal has shown ^C on the line.
-    click.echo(f"{os.linesep if sys.stderr.isatty() else ''}tolmach stopped.", err=True)
+    say(f"{os.linesep if sys.stderr.isatty() else ''}tolmach stopped.", err=True)
 
 
 async def _serve(live: LiveSettings, channel: socket.socket | None) -> None:
@@ -79,7 +80,7 @@ async def _serve(live: LiveSettings, channel: socket.socket | None) -> None:
         ) as url,
     ):
         if channel is None:
-            click.echo(f"tolmach serves {len(gateway.targets.models())} model names at {url}/v1. Ctrl-C stops it.")
+            say(f"tolmach serves {len(gateway.targets.models())} model names at {url}/v1. Ctrl-C stops it.")
         else:
             _watch(channel, stopping, at_once)
         following = asyncio.ensure_future(follow(gateway, live))
@@ -87,7 +88,7 @@ async def _serve(live: LiveSettings, channel: socket.socket | None) -> None:
             await stopping.wait()
             seconds = live.settings.gateway.timeouts.shutdown
             if gateway.under_way and channel is None:
-                click.echo(
+                say(
                     f"{gateway.under_way} requests under way have {seconds:g} s to end; Ctrl-C again breaks them off.",
                     err=True,
                 )
@@ -138,6 +139,4 @@ async def _supervise(live: LiveSettings) -> None:
             loop.add_signal_handler(number, workers.stop)
         loop.add_signal_handler(signal.SIGHUP, workers.tell, signal.SIGHUP)
         url = url_of(table.host, port)
-        await workers.run(
-            lambda: click.echo(f"tolmach serves with {table.workers} workers at {url}/v1. Ctrl-C stops it.")
-        )
+        await workers.run(lambda: say(f"tolmach serves with {table.workers} workers at {url}/v1. Ctrl-C stops it."))

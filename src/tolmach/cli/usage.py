@@ -12,10 +12,11 @@ import msgspec
 
 from tolmach.cli.failures import debug_option
 from tolmach.cli.ledger import dollars, ledger_options, open_ledger, since_moment, until_moment
-from tolmach.cli.render import printable
+from tolmach.cli.output import new_console, say, say_json
 from tolmach.ledger.keys import load_keys
 from tolmach.ledger.queries import GROUPS, Group, Usage
 from tolmach.ledger.queries import usage as sums_of
+from tolmach.safe_text import csv_cell, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +25,6 @@ __all__ = ["usage"]
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _SHORTEST_NAME, _SHORTEST_BAR, _LONGEST_BAR = 10, 8, 60
-_PIPE_COLUMNS = 1000
 
 
 @click.command("usage")
@@ -62,9 +62,9 @@ def usage(
         sums = sums_of(database, by, since, until)
         names = {key.id: key.name for key in load_keys(database)} if by == "key" else {}
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode([_record(by, row, names) for row in sums]), indent=2))
+        say_json([_record(by, row, names) for row in sums], indent=2)
     elif as_csv:
-        click.echo(_csv(by, sums, names), nl=False)
+        say(_csv(by, sums, names), nl=False)
     else:
         _chart(by, sums, names)
 
@@ -78,26 +78,24 @@ def _record(by: Group, row: Usage, names: dict[str, str]) -> dict[str, Any]:
 
 def _csv(by: Group, sums: Sequence[Usage], names: dict[str, str]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(_record(by, Usage(name=""), names)), lineterminator="\n")
-    writer.writeheader()
+    # Texts in quotation marks stay one cell where cells are parted at semicolons, too.
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(_record(by, Usage(name=""), names))
     for row in sums:
-        writer.writerow(_record(by, row, names) | {"cost_usd": f"{row.cost / 1_000_000:.6f}"})
+        cells = _record(by, row, names) | {"cost_usd": f"{row.cost / 1_000_000:.6f}"}
+        writer.writerow([csv_cell(value) for value in cells.values()])
     return text.getvalue()
 
 
 def _chart(by: Group, sums: Sequence[Usage], names: dict[str, str]) -> None:
-    from rich.console import Console
-
-    console = Console(markup=False, emoji=False, highlight=False)
     if not sums:
-        click.echo("No requests in this time.")
+        say("No requests in this time.")
         return
-    if not console.is_terminal:
-        console.width = _PIPE_COLUMNS  # in a pipe a row stays a line, however long
+    console = new_console(rows=True)
     total = Usage(name="Total")
     for row in sums:
         total.add(row)
-    labels = [printable(_label(by, row, names)) for row in sums]
+    labels = [one_line(_label(by, row, names)) for row in sums]
     _print_rows(console, by, labels, sums, total)
     for number, text in ((total.unpriced, "without a known price"), (total.estimated, "with estimated tokens")):
         if number:

@@ -13,6 +13,7 @@ from tolmach.configuration.reading import Origin
 from tolmach.configuration.settings import Settings
 from tolmach.configuration.tables import ProviderTable
 from tolmach.pages.site import PAGE, is_page_address
+from tolmach.safe_text import json_text
 from tolmach.transport.addresses import without_credentials
 
 __all__ = ["HIDDEN", "Shown", "show", "show_toml", "toml_value"]
@@ -175,5 +176,5 @@ def toml_value(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    # JSON's escapes are TOML's, but for the character 127, which TOML wants escaped and JSON does not.
-    return msgspec.json.encode(text).decode().replace("\x7f", "\\u007f")
+    # JSON's escapes are TOML's.
+    return json_text(msgspec.json.encode(text).decode())

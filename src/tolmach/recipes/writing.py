@@ -9,6 +9,7 @@ import msgspec
 
 from tolmach.errors import ConfigError
 from tolmach.recipes.draft import Draft
+from tolmach.safe_text import json_text, one_line
 
 __all__ = ["to_toml", "write_recipe"]
 
@@ -44,7 +45,7 @@ def write_recipe(file: Path, text: str, *, replace: bool) -> None:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    return one_line(" ".join(text.split()))
 
 
 def _tables(name: str, table: Any, draft: Draft) -> list[str]:
@@ -68,7 +69,7 @@ def _key(key: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return msgspec.json.encode(text.encode("utf-8", "replace").decode()).decode().replace("\x7f", "\\u007f")
+    return json_text(msgspec.json.encode(text.encode("utf-8", "replace").decode()).decode())
 
 
 def _text(text: str, draft: Draft) -> str:

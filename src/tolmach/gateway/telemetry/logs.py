@@ -2,7 +2,7 @@
 
 No header of a request, no key and no text of a question or answer stands in it; texts do when the
 configuration says so. What the configuration keeps secret is taken out of every line, should a
-service have repeated it in an error.
+service have repeated it in an error. What a terminal would obey is an escape in it (`tolmach.safe_text`).
 """
 
 import json
@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
+
+from tolmach.safe_text import json_text
 
 __all__ = ["AccessLine", "JsonLines", "Secrets", "access", "secrets", "set_up", "write_access"]
 
@@ -61,7 +63,7 @@ class JsonLines(logging.Formatter):
         value |= {name: item for name, item in vars(record).items() if name not in _OWN}
         if record.exc_info:
             value["exception"] = secrets.hide(self.formatException(record.exc_info))
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return json_text(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _time(seconds: float) -> str:
@@ -105,10 +107,13 @@ def write_access(line: AccessLine) -> None:
         line.question = secrets.hide(line.question)
     if type(line.answer) is str:
         line.answer = secrets.hide(line.answer)
+    data = _encode(line)
+    if not data.isascii() or b"\x7f" in data:
+        data = json_text(data.decode()).encode()
     # Nobody reads it any more: the request is answered all the same.
     with suppress(OSError, ValueError):
         stream = sys.stderr.buffer
-        stream.write(_encode(line) + b"\n")
+        stream.write(data + b"\n")
         stream.flush()
 
 
