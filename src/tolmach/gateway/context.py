@@ -38,11 +38,13 @@ class RequestContext:
 
     `error` is the kind of the error that it ended in, `usage` the tokens of question and answer where they are known,
     `target` the one that answered or was asked last, `model` the name that was asked for, `size` the bytes of the body.
-    `task` is the one that answers it, `writer` that of a streamed answer, once it has begun.
+    `task` is the one that answers it, `writer` that of a streamed answer, once it has begun. `complete` says that all
+    of the answer is there and its end is on the way to the caller, who may close the connection then.
     """
 
     __slots__ = (
         "admission",
+        "complete",
         "error",
         "gone",
         "headers",
@@ -85,6 +87,7 @@ class RequestContext:
         self.streamed = False
         self.error = ""
         self.gone = False
+        self.complete = False
         self.task: asyncio.Task[Any] | None = None
         self.writer: Writer | None = None
         self.usage: Usage | None = None

@@ -204,9 +204,11 @@ class Gateway:
         try:
             await handler(context)
         except asyncio.CancelledError:
-            context.gone = True
-            self.metrics.cancelled(context.surface)
-            raise
+            # One who has read the end mark closes the connection: that is no leaving, and the answer is there.
+            if not context.complete or context.status == 0:
+                context.gone = True
+                self.metrics.cancelled(context.surface)
+                raise
         except ConnectionError:
             # The caller went away while something was being read or written.
             context.gone = True
@@ -272,7 +274,7 @@ class Gateway:
             except TolmachError as error:
                 await self._answering.fail(context, surface, error)
             except asyncio.CancelledError:
-                if not self._cut or (context.status and context.writer is None):
+                if not self._cut or context.complete or (context.status and context.writer is None):
                     raise
                 await _stop(context, surface)
 

@@ -1,17 +1,19 @@
 """What stands behind an answer's end, read so that its connection can serve again."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing, suppress
+from typing import Any
 
 from tolmach.errors import TolmachError
 from tolmach.transport.base import Exchange
 
-__all__ = ["close_drained", "drain"]
+__all__ = ["close_drained", "drain", "let_end", "run_out"]
 
 _SECONDS = 0.05
 _PIECES = 16
 
-_closing: set[asyncio.Task[None]] = set()
+_closing: set[asyncio.Future[Any]] = set()
 """So that the tasks live until they are done."""
 
 
@@ -30,9 +32,26 @@ async def drain(pieces: AsyncIterator[bytes]) -> None:
 
 def close_drained(exchange: Exchange, pieces: AsyncIterator[bytes]) -> None:
     """Read out and close an exchange whose answer is whole, while its caller goes on."""
-    task = asyncio.ensure_future(_close_drained(exchange, pieces))
+    let_end(_close_drained(exchange, pieces))
+
+
+def run_out(events: AsyncGenerator[Any, None]) -> None:
+    """Let an answer that is whole come to its end and close what it has open, while its caller goes on."""
+    let_end(_run_out(events))
+
+
+def let_end(ending: Awaitable[Any]) -> None:
+    """Let what follows a whole answer end by itself; nobody waits for it, and what it fails of changes nothing."""
+    task = asyncio.ensure_future(ending)
     _closing.add(task)
     task.add_done_callback(_closing.discard)
+
+
+async def _run_out(events: AsyncGenerator[Any, None]) -> None:
+    with suppress(TolmachError):
+        async with aclosing(events):
+            async for _ in events:
+                continue
 
 
 async def _close_drained(exchange: Exchange, pieces: AsyncIterator[bytes]) -> None:

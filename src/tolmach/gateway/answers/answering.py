@@ -21,7 +21,7 @@ from tolmach.gateway.answers.question import Question
 from tolmach.gateway.answers.recovery import Recovery
 from tolmach.gateway.answers.streams import Stream
 from tolmach.gateway.context import RequestContext
-from tolmach.gateway.http import Headers
+from tolmach.gateway.http import Headers, Writer
 from tolmach.gateway.surfaces.base import Asked, Label, Surface
 from tolmach.gateway.telemetry.metrics import Metrics
 from tolmach.routing.journal import Attempt
@@ -79,13 +79,11 @@ class Answering:
         answer = await self._router.begin(plan, context.journal, question.whole)
         attempt = answer.attempt
         asked = answer.asked
-        self._outcomes.ended(context, attempt, answer.seen, asked)
+        await self._outcomes.complete(context, attempt, answer.seen, asked, answer.label)
         context.answered_by(attempt)
         if asked is not None:
             context.degraded(asked.echo.get("dropped", ()), answer.seen)
         await context.send(200, answer.body)
-        if asked is not None and answer.label is not None:
-            await self._outcomes.remember(context, attempt.target, asked, answer.seen, answer.label)
 
     # Streams
 
@@ -112,26 +110,39 @@ class Answering:
         if asked is not None:
             context.degraded(asked.echo.get("dropped", ()), stream.seen)
         writer = await context.stream()
-        rescued = False
         with self._outcomes.streaming(writer, stream):
             try:
-                if stream.opening:
-                    await writer.write(stream.opening)
-                tick = self._metrics.pacing(attempt.target.name).tick
-                async with aclosing(stream.pieces()) as pieces:
-                    async for piece in pieces:
-                        tick()
-                        await writer.write(piece)
-                self._outcomes.ended(context, attempt, stream.seen, asked)
+                await self._write_pieces(context, question, stream, writer)
             except TolmachError as error:
                 self._outcomes.broke(context, attempt, error, stream.seen, asked)
-                rescued = await Recovery(self._outcomes, context, question, plan, stream).run(writer)
-                if not rescued:
+                if not await Recovery(self._outcomes, context, question, plan, stream).run(writer):
                     self._outcomes.log_failure(context, error)
                     await writer.write(stream.encoder.fail(context.public_error(error, attempt.target)))
+
+    async def _write_pieces(self, context: RequestContext, question: Question, stream: Stream, writer: Writer) -> None:
+        """Write the answer as it comes, up to its end mark: nobody waits for what the service's body does then."""
+        attempt = stream.attempt
+
+        async def complete() -> None:
+            label = None if stream.asked is None else question.label(attempt.target)
+            await self._outcomes.complete(context, attempt, stream.seen, stream.asked, label)
+
+        if stream.ended:
+            await complete()
+        if stream.opening:
+            await writer.write(stream.opening)
+        if context.complete:
+            return
+        tick = self._metrics.pacing(attempt.target.name).tick
+        async with aclosing(stream.pieces()) as pieces:
+            async for piece in pieces:
+                tick()
+                if stream.ended:
+                    await complete()
+                    await writer.write(piece)
                     return
-        if asked is not None and not rescued:
-            await self._outcomes.remember(context, attempt.target, asked, stream.seen, question.label(attempt.target))
+                await writer.write(piece)
+        await complete()
 
     async def _held_back(self, context: RequestContext, question: Question, plan: Plan) -> None:
         """A stream of which nothing is sent before all of it is there, so that it can be asked for again."""
@@ -149,15 +160,14 @@ class Answering:
 
         stream, body = await self._early_head.during(context, self._router.begin(plan, context.journal, open))
         attempt, asked = stream.attempt, stream.asked
-        self._outcomes.ended(context, attempt, stream.seen, asked)
         context.answered_by(attempt)
         if asked is not None:
             context.degraded(asked.echo.get("dropped", ()), stream.seen)
         writer = await context.stream()
+        label = None if asked is None else question.label(attempt.target)
+        await self._outcomes.complete(context, attempt, stream.seen, asked, label)
         with self._outcomes.streaming(writer, stream):
             await writer.write(body)
-        if asked is not None:
-            await self._outcomes.remember(context, attempt.target, asked, stream.seen, question.label(attempt.target))
 
     async def fail(self, context: RequestContext, surface: Surface, error: TolmachError) -> None:
         """Tell a failure before the first token, a target's own refusal with its status and hints to wait."""

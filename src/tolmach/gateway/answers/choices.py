@@ -19,6 +19,7 @@ from tolmach.gateway.surfaces.openai import OpenAISurface, SeveralStreams
 from tolmach.routing.journal import Attempt
 from tolmach.routing.targets import Plan, Target
 from tolmach.transport import Timeouts
+from tolmach.transport.drain import let_end
 
 __all__ = ["answer_several"]
 
@@ -48,7 +49,7 @@ async def answer_several(
             outcomes.cancelled(context, streams.attempt, streams.seen, streams.asked)
         return
     found = await outcomes.router.begin(plan, context.journal, _Opening(question, n).whole)
-    outcomes.ended(
+    await outcomes.complete(
         context, found.attempt, _counted([event for answer in found.answers for event in answer]), found.asked
     )
     context.answered_by(found.attempt)
@@ -143,18 +144,24 @@ class _Streams:
             try:
                 if opening := b"".join([self.encoder.feed(*item) for item in self._before]):
                     await writer.write(opening)
-                while (item := await self._arrived.get()) is not None:
+                while not self.encoder.ended and (item := await self._arrived.get()) is not None:
                     self.seen.append(item[1])
-                    if data := self.encoder.feed(*item):
+                    data = self.encoder.feed(*item)
+                    if self.encoder.ended:
+                        await outcomes.complete(context, self.attempt, _counted(self.seen), self.asked)
+                    if data:
                         await writer.write(data)
-                await self._pumping
-                outcomes.ended(context, self.attempt, _counted(self.seen), self.asked)
+                if not self.encoder.ended:
+                    await self._pumping  # raises what failed
             except TolmachError as error:
                 outcomes.broke(context, self.attempt, error, _counted(self.seen), self.asked)
                 outcomes.log_failure(context, error)
                 await writer.write(self.encoder.fail(context.public_error(error, self.attempt.target)))
 
     async def aclose(self) -> None:
+        if self.encoder.ended:
+            let_end(self._pumping)
+            return
         self._pumping.cancel()
         await asyncio.gather(self._pumping, return_exceptions=True)
 

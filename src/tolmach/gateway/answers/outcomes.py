@@ -68,6 +68,28 @@ class Outcomes:
             alive.stop()
             self.metrics.open_streams.dec()
 
+    # A whole answer
+
+    async def complete(
+        self,
+        context: RequestContext,
+        attempt: Attempt,
+        seen: Sequence[Event],
+        asked: Asked | None = None,
+        label: Label | None = None,
+    ) -> None:
+        """All of the answer is there: count it, and remember it where it was written here (`asked`, `label`).
+
+        Called before the end mark is written. A caller may close the connection as soon as it has read that, which
+        cancels whoever answers it; and one that goes on at once finds what it goes on from.
+        """
+        if context.complete:
+            return
+        if asked is not None and label is not None:
+            await self.remember(context, attempt.target, asked, seen, label)
+        self.ended(context, attempt, seen, asked)
+        context.complete = True
+
     # What is remembered
 
     async def remember(

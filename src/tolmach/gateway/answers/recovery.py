@@ -7,7 +7,7 @@ where it accepts one as a prefill, else it is asked again, and what it repeats i
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from tolmach.chat import Event
+from tolmach.chat import Done, Event
 from tolmach.errors import TolmachError
 from tolmach.gateway.answers.outcomes import Outcomes
 from tolmach.gateway.answers.question import Question
@@ -69,8 +69,6 @@ class Recovery:
                 self._outcomes.cancelled(self._context, rest.attempt, rest.seen, rest.asked)
                 raise
             else:
-                self._outcomes.ended(self._context, rest.attempt, rest.seen, rest.asked)
-                self._context.target = rest.attempt.target.name
                 return True
             finally:
                 await rest.aclose()
@@ -86,9 +84,23 @@ class Recovery:
             async for event in events:
                 # So that the signs of life see that something comes.
                 self._seen.append(event)
-                for new in self._answer.feed(event):
+                news = self._answer.feed(event)
+                if type(event) is Done:
+                    await self._complete(rest)
+                for new in news:
                     if data := encoder.feed(new):
                         await writer.write(data)
+                if type(event) is Done:
+                    return
+
+    async def _complete(self, rest: EventStream) -> None:
+        """All of the answer is there. It is remembered as the caller has it, unless the first service does that."""
+        context, target = self._context, rest.attempt.target
+        context.target = target.name
+        if rest.asked is not None and isinstance(self._broken, EventStream):
+            label = self._question.label(target)
+            await self._outcomes.remember(context, target, rest.asked, self._answer.told, label)
+        await self._outcomes.complete(context, rest.attempt, rest.seen, rest.asked)
 
     async def _events(self, rest: EventStream) -> AsyncGenerator[Event, None]:
         for event in list(rest.seen):

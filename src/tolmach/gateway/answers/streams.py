@@ -12,7 +12,7 @@ from tolmach.gateway.answers.relay import relay_stream
 from tolmach.gateway.surfaces.base import Asked, StreamEncoder
 from tolmach.routing.journal import Attempt
 from tolmach.transport import Exchange
-from tolmach.transport.drain import close_drained
+from tolmach.transport.drain import close_drained, run_out
 from tolmach.wire import Decoder, Head
 
 __all__ = ["EventStream", "RelayedStream", "Stream"]
@@ -69,6 +69,11 @@ class RelayedStream:
         """The bytes behind `opening`."""
         return self._chunks if self._reader is None else self._keeping()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the answer is whole: its end mark is in what came last."""
+        return _has_ended(self.seen)
+
     async def _keeping(self) -> AsyncGenerator[bytes, None]:
         async for chunk in self._chunks:
             self._kept.append(chunk)
@@ -97,7 +102,7 @@ class RelayedStream:
         await self._chunks.aclose()
         if self._whole:
             return
-        if self.seen and type(self.seen[-1]) is Done:
+        if self.ended:
             self._whole = True
             close_drained(self._exchange, self._pieces)
         else:
@@ -138,14 +143,27 @@ class EventStream:
             if data := feed(event):
                 yield data
 
+    @property
+    def ended(self) -> bool:
+        """Whether the answer is whole: its end mark is in what came last."""
+        return _has_ended(self.seen)
+
     def told(self) -> Sequence[Event]:
         """What the caller has been told so far, without what ends an answer."""
         return [event for event in self.seen if not isinstance(event, _AFTERWARDS)]
 
     async def aclose(self) -> None:
+        """Close the connection; at the answer's end, give it back once what stands behind has come."""
+        if self.ended and self._exchange is None:
+            run_out(self.events)
+            return
         await self.events.aclose()
         if self._exchange is not None:
             await self._exchange.aclose()
+
+
+def _has_ended(seen: Sequence[Event]) -> bool:
+    return bool(seen) and type(seen[-1]) is Done
 
 
 Stream = RelayedStream | EventStream

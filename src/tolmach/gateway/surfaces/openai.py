@@ -425,6 +425,11 @@ class SeveralStreams:
     def open(self) -> bytes:
         return b""
 
+    @property
+    def ended(self) -> bool:
+        """Whether all have ended."""
+        return not self._open
+
     def feed(self, index: int, event: Event) -> bytes:
         """The event of the answer with this index."""
         data = self._choices[index].feed(event)
