@@ -1,7 +1,6 @@
 """`tolmach discover`: which assistants a page has, what they speak, and what stands in the way."""
 
 import asyncio
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,8 @@ from tolmach.wire import Request
 
 __all__ = ["Look", "discover", "look_at", "of_exchanges"]
 
-_FILE_BYTES = 256 << 20
-"""A HAR file of a long visit can be large."""
+_FIRST_TAG = 65536
+"""Bytes in which a page has its first tag."""
 _KEPT_HEADERS = frozenset({"accept-language", "authorization", "cookie"})
 """What of a copied command goes along with the fetching of its page, to its own origin."""
 
@@ -160,23 +159,27 @@ def discover(
 
 async def look_at(target: str, way: _Way) -> Look:
     """What a target shows: it is fetched when it is an address, else read. Raises `ConfigError` for what is neither."""
-    from tolmach.recipes.curl import is_curl, parse_curl
-
     if is_address(target.strip()):
         return Look(await _fetched(target.strip(), way))
-    text = target if is_curl(target) else None
-    data = target.encode() if text is not None else _read(target)
-    if text is None and is_curl(head := data[:65536].decode("utf-8", "replace")):
-        text = data.decode("utf-8", "replace") if len(data) > 65536 else head
-    if text is not None:
-        return await _of_curl(parse_curl(text), way)
-    if data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
-        from tolmach.recipes.har import read_har
+    from tolmach.cli.traffic import exchanges_of, read_source
 
-        recorded = tuple(read_har(data))
-        look = of_exchanges([Traffic(one.request, one.head, one.body) for one in recorded])
-        return structs.replace(look, recorded=recorded)
-    return Look(structs.replace(recognise(Page("", data), now=None), wanted=()))
+    data = read_source(target)
+    if not (recorded := exchanges_of(data, target)):
+        return Look(structs.replace(recognise(_saved_page(target, data), now=None), wanted=()))
+    if len(recorded) == 1 and recorded[0].head is None:
+        return await _of_copy(recorded[0].request, way)
+    look = of_exchanges([Traffic(one.request, one.head, one.body) for one in recorded])
+    return structs.replace(look, recorded=recorded)
+
+
+def _saved_page(target: str, data: bytes) -> Page:
+    """Raises `ConfigError` for a file that is no page."""
+    if b"<" not in data[:_FIRST_TAG]:
+        raise ConfigError(
+            f"{target[:200]}: of no form that is known here; it may be a saved page (HTML), a HAR file, "
+            "or a request that a browser copied (cURL, fetch, PowerShell)"
+        )
+    return Page("", data)
 
 
 def of_exchanges(exchanges: list[Traffic]) -> Look:
@@ -185,8 +188,8 @@ def of_exchanges(exchanges: list[Traffic]) -> Look:
     return Look(findings, tuple(unknown))
 
 
-async def _of_curl(request: Request, way: _Way) -> Look:
-    """The page that a command fetches is fetched; a question that it asks is only read."""
+async def _of_copy(request: Request, way: _Way) -> Look:
+    """The page that a copied request fetches is fetched; a question that it asks is only read."""
     if request.method in ("GET", "HEAD") and not request.body:
         headers = {name: value for name, value in request.headers.items() if name in _KEPT_HEADERS} | way.headers
         agent = way.user_agent or request.headers.get("user-agent", "")
@@ -219,15 +222,15 @@ async def _inferred(
 ) -> Draft | None:
     """The recipe of what was recorded; None for a command that asks nothing. Raises `TolmachError` for other."""
     from tolmach.cli.recipe import draft_of_request
+    from tolmach.cli.traffic import read_source, the_question
     from tolmach.recipes.infer import infer
-    from tolmach.recipes.question import may_ask
 
-    (first, *others) = recorded
-    if others or first.head is not None:
+    if any(one.head is not None for one in recorded):
         return infer(list(recorded), asked)
-    if not may_ask(first.request, asked):
+    request = the_question(recorded, asked)
+    if request is None:
         return None
-    return await draft_of_request(first.request, asked, None if answer is None else _read(str(answer)), way)
+    return await draft_of_request(request, asked, None if answer is None else read_source(str(answer)), way)
 
 
 async def _fetched(url: str, way: _Way) -> Findings:
@@ -238,18 +241,6 @@ async def _fetched(url: str, way: _Way) -> Findings:
         return await discover_page(url, visitor.fetch, crawl=way.crawl, visitor=visitor, user_agent=agent)
     finally:
         await transport.aclose()
-
-
-def _read(target: str) -> bytes:
-    """The bytes of a file or of standard input. Raises `ConfigError`."""
-    if target == "-":
-        return sys.stdin.buffer.read(_FILE_BYTES)
-    try:
-        with Path(target).open("rb") as opened:
-            return opened.read(_FILE_BYTES)
-    except (OSError, ValueError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise ConfigError(f"{target[:200]}: neither an address (http:// or https://) nor a file: {why}") from error
 
 
 def _chosen(findings: Findings, bot: str | None) -> Findings:

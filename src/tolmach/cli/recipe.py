@@ -1,7 +1,6 @@
 """`tolmach recipe`: from recorded traffic to a recipe."""
 
 import asyncio
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from tolmach.chat import Delta
 from tolmach.cli.failures import debug_option
 from tolmach.cli.inferred import with_secrets
 from tolmach.cli.output import say, say_answer, say_json
+from tolmach.cli.traffic import exchanges_of, read_source, the_question
 from tolmach.client.clients import AsyncClient
 from tolmach.errors import ConfigError
-from tolmach.recipes.curl import is_curl, parse_curl
 from tolmach.recipes.draft import Draft
-from tolmach.recipes.har import read_har
 from tolmach.recipes.infer import infer
 from tolmach.recipes.running import run_once
 from tolmach.recipes.traffic import Exchange
@@ -25,7 +23,7 @@ from tolmach.recipes.writing import to_toml, write_recipe
 from tolmach.transport import TransportOptions, create
 from tolmach.wire import Head, Request
 
-__all__ = ["as_json", "draft_of", "draft_of_request", "is_traffic", "recipe", "try_draft"]
+__all__ = ["as_json", "draft_of", "draft_of_request", "recipe", "try_draft"]
 
 
 @click.command()
@@ -68,32 +66,24 @@ def recipe(source: str, question: str, answer: Path | None, out: Path | None, tr
         say_answer(said, err=json_wanted, nl=True)
 
 
-def is_traffic(source: str) -> bool:
-    """Whether a target is a HAR file or a curl command, in a file or as it stands."""
-    if is_curl(source):
-        return True
-    try:
-        start = Path(source).read_bytes()[:4096]
-    except (OSError, ValueError):
-        return False
-    text = start.decode("utf-8", "replace").removeprefix("\ufeff")
-    return is_curl(text) or (text.lstrip().startswith("{") and '"log"' in text)
-
-
 async def draft_of(source: str, *, question: str = "", answer: Path | None = None) -> Draft:
-    """The recipe of a HAR file or a curl command (the text itself, a file with it, or `-`).
+    """The recipe of a HAR file or of a copied request (the text itself, a file with it, or `-`).
 
     Raises `ConfigError` for traffic that cannot be read or has no question in it, and what the
-    transport raises when the command is run.
+    transport raises when the request is run.
     """
-    data = _source(source)
-    text = data.decode("utf-8", "replace").removeprefix("\ufeff")
-    if is_curl(text):
-        said = None if answer is None else _source(str(answer))
-        return await draft_of_request(parse_curl(text), question, said, TransportOptions())
-    if answer is not None:
-        raise ConfigError("--answer goes with a curl command; a HAR file has the answers in it")
-    return infer(read_har(data), question)
+    recorded = exchanges_of(read_source(source), source)
+    if not recorded:
+        raise ConfigError(
+            f"{source[:200]}: no traffic; give a HAR file, or a request as browsers copy it (cURL, fetch, PowerShell)"
+        )
+    if any(one.head is not None for one in recorded):
+        if answer is not None:
+            raise ConfigError("--answer goes with a copied request; a HAR file has the answers in it")
+        return infer(list(recorded), question)
+    request = the_question(recorded, question) or recorded[0].request
+    said = None if answer is None else read_source(str(answer))
+    return await draft_of_request(request, question, said, TransportOptions())
 
 
 async def draft_of_request(request: Request, question: str, answer: bytes | None, way: TransportOptions) -> Draft:
@@ -144,14 +134,3 @@ def _told(draft: Draft) -> Iterable[str]:
         yield f"{part.sure:4.0%}  {part.name}: {part.reason}"
     for ignored in draft.ignored:
         yield f"ignored {ignored.what}: {ignored.reason}"
-
-
-def _source(source: str) -> bytes:
-    if is_curl(source):
-        return source.encode("utf-8", "replace")
-    if source == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return Path(source).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{source}: {error.strerror or error}") from error

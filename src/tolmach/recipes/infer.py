@@ -3,6 +3,7 @@
 from typing import Any
 
 from tolmach.errors import ConfigError
+from tolmach.recipes.diagnosis import why_nothing
 from tolmach.recipes.draft import Draft, Ignored, Part
 from tolmach.recipes.history import find_history
 from tolmach.recipes.question import Chat, find_chat, is_noise
@@ -24,8 +25,7 @@ def infer(exchanges: list[Exchange], question: str = "", *, by_name: bool = Fals
     """
     chat = find_chat(exchanges, question)
     if chat is None:
-        hint = "; is the question written as it was sent?" if question else "; say with --question what was asked"
-        raise ConfigError(f"none of the {len(exchanges)} exchanges looks like a question with an answer{hint}")
+        raise ConfigError(why_nothing(exchanges, question))
     return _Inference(exchanges, chat, by_name=by_name).draft()
 
 

@@ -84,7 +84,7 @@ class Tracer:
     def replace(self, tree: dict[str, Any], index: int) -> None:
         """Put places in place of the values that are not to be sent again as they are."""
         for path, value in list(leaves(tree)):
-            if path[0] == "headers" and COMMON.fullmatch(str(path[1])):
+            if path == ("headers",) or (path[0] == "headers" and COMMON.fullmatch(str(path[1]))):
                 continue
             text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
             if text and "{{" not in text:

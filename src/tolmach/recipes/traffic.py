@@ -15,6 +15,7 @@ from tolmach.wire import Head, Request
 __all__ = [
     "AS_TEXT",
     "Exchange",
+    "Frame",
     "Path",
     "Written",
     "at",
@@ -37,6 +38,14 @@ Path = tuple[str | int, ...]
 _DEPTH = 40
 
 
+class Frame(Struct, frozen=True):
+    """A message of a WebSocket. `text` of a binary one is in base64."""
+
+    sent: bool
+    text: str
+    binary: bool = False
+
+
 class Exchange(Struct, frozen=True, kw_only=True):
     """A request and what came back; `head` is None when nothing did."""
 
@@ -45,6 +54,9 @@ class Exchange(Struct, frozen=True, kw_only=True):
     body: bytes = b""
     started: float = 0.0
     """Seconds since 1970; 0 when it is not known."""
+    frames: tuple[Frame, ...] = ()
+    lost: int | None = None
+    """Of a good response whose body was not recorded, its bytes, 0 when these are not told; None where all is there."""
 
     @property
     def answered(self) -> bool:

@@ -1,13 +1,15 @@
-"""`curl` commands as browsers copy them, for bash and for Windows, into the request that they send."""
+"""`curl` commands, as browsers copy them and as people write them, into the requests that they send."""
 
 import base64
 import re
 from urllib.parse import quote
 
-from tolmach.errors import ConfigError
+from tolmach.decoding import parse_json
+from tolmach.errors import ConfigError, RemoteProtocolError
+from tolmach.recipes.copies.shells import bash_commands, cmd_commands, may_be_cmd, must_be_cmd
 from tolmach.wire import Request
 
-__all__ = ["is_curl", "parse_curl"]
+__all__ = ["is_curl", "read_curl"]
 
 _BOUNDARY = "----tolmachcurl"
 
@@ -98,114 +100,44 @@ _FLAGS = frozenset(
 
 
 def is_curl(text: str) -> bool:
-    """Whether a text is a curl command."""
-    return re.match(r"\s*(?:\$ )?curl(?:\.exe)?\s", text) is not None
+    """Whether a text begins as a curl command does."""
+    return re.match(r"\s*(?:[$>] )?curl(?:\.exe)?\s", text) is not None
 
 
-def parse_curl(text: str) -> Request:
-    """The request that a curl command sends. Raises `ConfigError` for a command that is none, or names files."""
-    words = _words(text.strip().removeprefix("$ "))
-    if not words or words[0] not in ("curl", "curl.exe"):
+def read_curl(text: str) -> list[Request]:
+    """The requests that curl commands send, in their order. Raises `ConfigError` for what cannot be read.
+
+    No file is read, whatever a command says of one: it may have been copied from a stranger.
+    """
+    text = re.sub(r"^[$>] (?=curl)", "", text.strip(), flags=re.M)
+    if must_be_cmd(text):
+        return _requests(cmd_commands(text))
+    found = _requests(bash_commands(text))
+    if may_be_cmd(text) and not all(map(_is_sound, found)):
+        # Firefox on Windows copies without carets.
+        windows = _requests(cmd_commands(text))
+        return windows if all(map(_is_sound, windows)) else found
+    return found
+
+
+def _requests(commands: list[list[str]]) -> list[Request]:
+    asked = [words for words in commands if words[0] in ("curl", "curl.exe")]
+    if not asked:
         raise ConfigError("not a curl command: it begins with curl")
-    return _Command(words[1:]).request()
+    if rest := [words for words in commands if words not in asked]:
+        raise ConfigError(f"between the curl commands stands {rest[0][0][:80]!r}: copy the commands alone")
+    return [_Command(words[1:]).request() for words in asked]
 
 
-def _words(text: str) -> list[str]:
-    """The words of a command line. A caret before the first quotation, or at a line's end, is of Windows' shell."""
-    first = re.search(r"\^?[\"']", text)
-    mark = first[0] if first else ""
-    if mark == '^"' or (mark != "'" and re.search(r"\^[ \t]*\r?\n", text)):
-        return _cmd_words(text)
+def _is_sound(request: Request) -> bool:
+    """Whether a body that says that it is JSON, or looks like it, is."""
+    if "json" not in request.headers.get("content-type", "") and request.body.lstrip()[:1] not in (b"{", b"["):
+        return True
     try:
-        return _bash_words(text)
-    except ValueError as error:
-        raise ConfigError(f"the curl command cannot be read: {error}") from None
-
-
-_ANSI = re.compile(r"\\(x[0-9a-fA-F]{1,2}|u[0-9a-fA-F]{1,4}|U[0-9a-fA-F]{1,8}|[0-7]{1,3}|.)", re.S)
-_SHORT = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v", "e": "\x1b", "E": "\x1b"}
-_PIECE = re.compile(
-    r"""(?P<space>(?:\s|\\\r?\n)+)|\$'(?P<ansi>(?:[^'\\]|\\.)*)'|'(?P<raw>[^']*)'|"(?P<quoted>(?:[^"\\]|\\.)*)"|"""
-    r"""\\(?P<escaped>.)|(?P<plain>[^\s'"\\$]+|\$)""",
-    re.S,
-)
-
-
-def _bash_words(text: str) -> list[str]:
-    """Words as bash splits them. Raises ValueError for a quotation that does not end."""
-    words: list[str] = []
-    open_word = False
-    at = 0
-    while at < len(text):
-        piece = _PIECE.match(text, at)
-        if piece is None:
-            raise ValueError(f"a quotation does not end: {text[at : at + 20]!r}")
-        at = piece.end()
-        if piece["space"] is not None:
-            open_word = False
-            continue
-        if not open_word:
-            words.append("")
-        open_word = True
-        words[-1] += _meant(piece)
-    return words
-
-
-def _meant(piece: re.Match[str]) -> str:
-    """What a piece of a word stands for."""
-    if piece["ansi"] is not None:
-        return _ansi(piece["ansi"])
-    if piece["quoted"] is not None:
-        return re.sub(r'\\([$`"\\])|\\\r?\n', lambda match: match[1] or "", piece["quoted"])
-    return next(piece[name] for name in ("raw", "escaped", "plain") if piece[name] is not None)
-
-
-def _ansi(text: str) -> str:
-    """What stands in `$'...'`; halves of surrogate pairs are joined, bytes are UTF-8."""
-
-    def plain(match: re.Match[str]) -> str:
-        code = match[1]
-        if code[0] in "uU" and len(code) > 1:
-            return chr(min(int(code[1:], 16), 0x10FFFF))
-        if code[0] == "x" and len(code) > 1:
-            byte = int(code[1:], 16)
-            return chr(0xDC00 + byte if byte > 127 else byte)
-        if code[0] in "01234567":
-            return chr(int(code, 8) & 0xFF)
-        return _SHORT.get(code, code)
-
-    said = _ANSI.sub(plain, text)
-    said = said.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-    return said.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _cmd_words(text: str) -> list[str]:
-    """Words as Windows' shell and its programs split them: carets escape, quotes inside are \\" or \"\"."""
-    text = re.sub(r"\^\s*\r?\n\s*", " ", text)
-    text = re.sub(r"\^(.)", r"\1", text, flags=re.S)
-    words: list[str] = []
-    word: list[str] | None = None
-    quoted = False
-    at = 0
-    while at < len(text):
-        char = text[at]
-        if char == "\\" and text[at + 1 : at + 2] in ('"', "\\") and quoted:
-            at += 1
-            word = [*(word or []), text[at]]
-        elif char == '"' and quoted and text[at + 1 : at + 2] == '"':
-            at += 1
-            word = [*(word or []), '"']
-        elif char == '"':
-            quoted = not quoted
-            word = word or []
-        elif char.isspace() and not quoted:
-            if word is not None:
-                words.append("".join(word))
-            word = None
-        else:
-            word = [*(word or []), char]
-        at += 1
-    return [*words, "".join(word)] if word is not None else words
+        parse_json(request.body)
+    except RemoteProtocolError:
+        return False
+    return True
 
 
 class _Command:
@@ -243,12 +175,15 @@ class _Command:
 
     def _option(self, name: str, value: str) -> None:
         if name in ("-H", "--header"):
+            self._no_file(name, value)
             key, _, text = value.partition(":")
             self.headers[key.strip().lower()] = text.strip()
         elif name in ("-d", "--data", "--data-ascii", "--data-binary", "--json", "--data-raw"):
             self._add_data(name, value)
         elif name == "--data-urlencode":
             key, equals, text = value.partition("=")
+            if not equals and "@" in value:
+                raise ConfigError(f"{name}: no file is read; write the text into the command in its place")
             self.data.append(f"{key}={quote(text, safe='')}" if equals else quote(value, safe=""))
         elif name in ("-F", "--form", "--form-string"):
             self._add_part(name, value)
@@ -263,11 +198,20 @@ class _Command:
         elif (
             header := {"-b": "cookie", "-A": "user-agent", "-e": "referer"}.get(name[:2] if name[1] != "-" else name)
         ) or (header := {"--cookie": "cookie", "--user-agent": "user-agent", "--referer": "referer"}.get(name)):
+            if header == "cookie" and "=" not in value:
+                raise ConfigError(f"{name}: no file of cookies is read; write them as NAME=VALUE; NAME=VALUE")
             self.headers[header] = value
+        elif name in ("-T", "--upload-file"):
+            raise ConfigError(f"{name}: no file is read; write the body with --data-raw")
+
+    @staticmethod
+    def _no_file(name: str, value: str) -> None:
+        if value.startswith("@"):
+            raise ConfigError(f"{name}: no file is read; write its text into the command in its place")
 
     def _add_data(self, name: str, value: str) -> None:
-        if value.startswith("@") and name != "--data-raw":
-            raise ConfigError(f"{name} {value}: write the body into the command in place of the file's name")
+        if name != "--data-raw":
+            self._no_file(name, value)
         if name == "--json":
             self.headers.setdefault("content-type", "application/json")
             self.headers.setdefault("accept", "application/json")
@@ -276,7 +220,7 @@ class _Command:
     def _add_part(self, name: str, value: str) -> None:
         key, equals, text = value.partition("=")
         if not equals or (text[:1] in ("@", "<") and name != "--form-string"):
-            raise ConfigError(f"{name} {value}: files cannot be sent; write NAME=VALUE")
+            raise ConfigError(f"{name}: no file is read; write NAME=VALUE")
         self.parts.append((key, text if name == "--form-string" else text.partition(";type=")[0].strip('"')))
 
     def request(self) -> Request:
@@ -293,6 +237,9 @@ class _Command:
                 for key, text in self.parts
             )
             body = ("".join(rows) + f"--{_BOUNDARY}--\r\n").encode()
+        elif body and "multipart/form-data" in headers.get("content-type", ""):
+            # Shells' copies part its lines by line feeds alone.
+            body = re.sub(rb"(?<!\r)\n", b"\r\n", body)
         elif body:
             headers.setdefault("content-type", "application/x-www-form-urlencoded")
         return Request(self.method or ("POST" if body else "GET"), url, headers, body)
