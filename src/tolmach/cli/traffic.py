@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tolmach.cli.render import printable
 from tolmach.errors import ConfigError
 from tolmach.recipes.copies.reading import is_copy, read_copies
 from tolmach.recipes.har import read_har
@@ -70,7 +69,7 @@ def the_question(exchanges: Sequence[Exchange], asked: str) -> Request | None:
     """Of copied requests the one that asks; None when none does. Raises `ConfigError` when several may."""
     asking = [one.request for one in exchanges if may_ask(one.request, asked)]
     if len(asking) > 1:
-        named = ", ".join(printable(f"{one.method} {one.url}"[:120]) for one in asking)
+        named = ", ".join(f"{one.method} {one.url}"[:120] for one in asking)
         raise ConfigError(
             f"{len(exchanges)} requests were copied, and {len(asking)} may ask: {named}; "
             "copy the question alone, or save all as HAR"
