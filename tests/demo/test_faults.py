@@ -215,6 +215,14 @@ async def test_malformed_and_missing_end() -> None:
                 json.loads(got.body)
 
 
+async def test_missing_done_leaves_the_reason_and_nothing_behind_it() -> None:
+    async with Demo(delay=0) as demo:
+        whole, endless = await stream(demo), await stream(demo, "missing-done")
+        assert whole.text.endswith("data: [DONE]\n\n")
+        assert '"finish_reason":"stop"' in endless.events[-1][1]
+        assert contents(endless) == contents(whole)
+
+
 async def test_gzip_can_be_read_while_it_comes() -> None:
     async with Demo(delay=0) as demo:
         whole, packed = await stream(demo), await stream(demo, "gzip")

@@ -380,12 +380,19 @@ def test_errors(case, kind, code, said):
     assert failure.partial == {"error-in-stream": "partial", "error-without-reason": "a"}.get(case, "")
 
 
-def test_a_stream_without_its_end_mark_is_truncated():
+def test_a_stream_without_its_end_is_truncated():
     decoder, body = reading(PROTOCOL, "anthropic", "stream")
-    cut = body[: body.index(b"event: message_stop")]
+    cut = body[: body.index(b"event: message_delta")]
     got = read(decoder(), [cut])
     assert type(got.error) is TruncatedAnswer
     assert got.error.partial == TEXT
+
+
+def test_a_stream_with_its_reason_and_without_its_end_mark_is_whole():
+    decoder, body = reading(PROTOCOL, "anthropic", "stream")
+    mark = body.index(b"event: message_stop")
+    for end in (mark, mark + 9, len(body) - 1):
+        assert read(decoder(), [body[:end]]) == read(decoder(), [body])
 
 
 def test_only_its_own_questions_are_read():

@@ -430,7 +430,7 @@ def _ended(reason: str, usage: dict[str, Any]) -> list[Piece]:
     delta = {"stop_reason": reason, "stop_sequence": None}
     counts = {name: value for name, value in usage.items() if name.endswith("tokens")}
     told = _event({"type": "message_delta", "delta": delta, "usage": counts}, "end")
-    return [told, _event({"type": "message_stop"}, "end")]
+    return [told, _event({"type": "message_stop"}, "mark")]
 
 
 def _broken_off() -> list[Piece]:

@@ -55,7 +55,8 @@ Step = Literal["page", "handshake", "send", "chat", "other"]
 """What a request is for: the page with the widget, fetching a token, handing in a question whose
 answer another request fetches, the request that carries the answer, anything else."""
 
-Kind = Literal["lead", "token", "end"]
+Kind = Literal["lead", "token", "end", "mark"]
+"""`end` is what comes behind the last token, `mark` what of it only tells that the answer is over, or what it took."""
 
 
 class Piece(NamedTuple):

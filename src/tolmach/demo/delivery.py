@@ -21,6 +21,8 @@ def prepare(reply: Reply, wanted: Wanted) -> None:
         reply.pieces = _broken(reply, int(wanted["malformed"]))
     if "missing-end" in wanted:
         reply.pieces = _endless(reply)
+    if "missing-done" in wanted:
+        reply.pieces = tuple(piece for piece in reply.pieces if piece.kind != "mark")
     if "junk" in wanted and not reply.buffered:
         reply.pieces = (Piece(JUNK, "lead"), *reply.pieces)
 
@@ -45,7 +47,7 @@ def _broken(reply: Reply, token: int) -> tuple[Piece, ...]:
 
 def _endless(reply: Reply) -> tuple[Piece, ...]:
     if reply.stream:
-        return tuple(piece for piece in reply.pieces if piece.kind != "end")
+        return tuple(piece for piece in reply.pieces if piece.kind not in ("end", "mark"))
     *rest, last = reply.pieces or (Piece(b""),)
     return (*rest, Piece(last.data[:-1]))
 
@@ -76,7 +78,7 @@ async def _timed(reply: Reply, wanted: Wanted, delay: float) -> AsyncGenerator[b
             if pause := delay if count else first:
                 await asyncio.sleep(pause)
             count += 1
-        elif piece.kind == "end" and stop is not None:
+        elif piece.kind in ("end", "mark") and stop is not None:
             break
         yield piece.data
     if end is not None:

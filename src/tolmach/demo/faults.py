@@ -102,7 +102,12 @@ _TABLE = (
     Fault("cut", "the connection is cut after K tokens (half of a JSON answer)", ("chat",), 5, "K"),
     Fault("stall", "nothing more comes after K tokens, and the connection stays open", ("chat",), 5, "K"),
     Fault("malformed", "token K's event is broken off (JSON answer: half of it, properly ended)", ("chat",), 5, "K"),
-    Fault("missing-end", "the body ends properly, without the answer's end mark"),
+    Fault("missing-end", "the body ends properly, without the answer's end"),
+    Fault(
+        "missing-done",
+        "the body ends properly behind the answer's reason for its end, with neither usage nor end mark",
+        services=("openai", "anthropic", "ai_power"),
+    ),
     Fault("junk", "a BOM and a PHP warning stand before the body", _API),
     Fault("split-utf8", "the network's chunks are cut inside characters"),
     Fault(

@@ -4,7 +4,8 @@ What is asked: `max_tokens` is a field that the API cannot do without; the proto
 for a caller who names none. All system messages go into `system`, wherever they stood, since only some
 models take them between the others. Turns of one role that follow each other become one.
 
-How an answer ends: a stream with `message_stop`, a whole one with its `stop_reason`.
+How an answer ends: a stream with `message_stop`, or with its body once its `stop_reason` has come; a whole one with
+its `stop_reason`.
 
 Not carried: the signatures of thinking, and redacted thinking. A conversation with tools and
 `thinking` of type `enabled` needs them back in the next turn and is refused by the API without them;
@@ -447,6 +448,10 @@ class _MessageAnswer(_Faulty):
                 self._inputs[index] = block.get("input")
                 yield from self.tools.start(index, block.get("id"), block.get("name"))
 
+    def at_end(self, *, inside: bool) -> Iterator[Event]:
+        if self._reason is not None:
+            yield from self._end()
+
     # Whole answers
 
     def whole(self, body: bytes) -> Iterator[Event]:
@@ -518,6 +523,10 @@ class _MessageWatch(_Faulty):
                     f"an event that is none of a message: {shown(event.data.decode('utf-8', 'replace'))}",
                     status=self.head.status,
                 )
+
+    def at_end(self, *, inside: bool) -> Iterator[Event]:
+        if self._reason is not None:
+            yield from self._end()
 
     def whole(self, body: bytes) -> Iterator[Event]:
         value = json_body(self.head, body)

@@ -262,8 +262,8 @@ class EventsAnswer(ApiAnswer):
         if self._events is None or (not self._seen and body.startswith((b"{", b"[", b"<"))):
             yield from self.notices
             yield from self.whole(body)
-        elif not self._events.unfinished:
-            yield from self.at_end()
+        else:
+            yield from self.at_end(inside=self._events.unfinished)
         self.check_ended()
 
     @abstractmethod
@@ -274,6 +274,6 @@ class EventsAnswer(ApiAnswer):
     def whole(self, body: bytes) -> Iterator[Event]:
         """What a body that is no stream means. Raises for one that is no answer."""
 
-    def at_end(self) -> Iterator[Event]:
-        """The end of a stream that no mark ended; by default nothing, and so an error."""
+    def at_end(self, *, inside: bool) -> Iterator[Event]:
+        """The end of a stream that no mark ended, `inside` an event or behind one; by default nothing, so an error."""
         yield from ()

@@ -400,8 +400,8 @@ class _ContentAnswer(EventsAnswer):
             raise RemoteProtocolError(f"an answer without finishReason: {shown(value)}", status=self.head.status)
         yield from self._end()
 
-    def at_end(self) -> Iterator[Event]:
-        if self._reason is not None:
+    def at_end(self, *, inside: bool) -> Iterator[Event]:
+        if self._reason is not None and not inside:
             yield from self._end()
 
     def _check(self, value: Any) -> None:

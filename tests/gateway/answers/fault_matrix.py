@@ -60,6 +60,8 @@ stall=5*1           both    all                 ok 2     ok 1+1   cut 1    ok 2 
 malformed           both    all                 502 3    ok 1+1   cut 1    502 3    ok 1     cut 1    ok 1+1   ok 1
 malformed=5*1       both    all                 ok 2     ok 1+1   cut 1    ok 2     ok 1     cut 1    ok 1+1   ok 1
 missing-end         both    all                 502 3    ok 1+1   cut 1    502 3    cut 3    cut 1    ok 1+1   ok 1+1
+missing-done        both    openai,anthropic    ok 1     ok 1     ok 1     ok 1     ok 1     ok 1     ok 1     ok 1
+missing-done        both    responses           ok 1     ok 1     ok 1     ok 1     ok 1     ok 1     ok 1     ok 1
 junk                passed  openai              502 3    ok 1+1   ok 1     ok 1     ok 1     ok 1     ok 1     ok 1
 junk                passed  anthropic,responses ok 1     ok 1     ok 1     ok 1     ok 1     ok 1     ok 1     ok 1
 junk                read    all                 ok 1     ok 1     ok 1     ok 1     ok 1     ok 1     ok 1     ok 1

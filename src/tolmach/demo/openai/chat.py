@@ -241,7 +241,7 @@ def _chat(visit: Visit, body: dict[str, Any]) -> Reply:
     if body.get("stream") is True:
         pieces = _stream(head, choices, texts, calls, reason, wanted)
         if (body.get("stream_options") or {}).get("include_usage"):
-            pieces.insert(-1, _event({**head, "object": _CHUNK, "choices": [], "usage": usage}, "end"))
+            pieces.insert(-1, _event({**head, "object": _CHUNK, "choices": [], "usage": usage}, "mark"))
         headers = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache"), *ids()]
         return Reply(200, headers, pieces, stream=True)
     if "upstream-cut" in wanted or "upstream-event" in wanted:
@@ -303,4 +303,4 @@ def _stream(
         return [*pieces, _event({"error": error}, "end")]
     if stop:
         return pieces
-    return [*pieces, *chunk({}, "end", reason), Piece(b"data: [DONE]\n\n", "end")]
+    return [*pieces, *chunk({}, "end", reason), Piece(b"data: [DONE]\n\n", "mark")]

@@ -139,7 +139,7 @@ class AiPower(Plugin):
             pieces.append(_event({"error": error}, "end"))
         elif "upstream-cut" not in visit.wanted:
             pieces.append(_chunk(created, {}, "end", "stop"))
-            pieces.append(Piece(b"data: [DONE]\n\n", "end"))
+            pieces.append(Piece(b"data: [DONE]\n\n", "mark"))
         return pieces
 
 

@@ -20,11 +20,12 @@ SKIPPED = b": an event of the service could not be read and was left out\n\n"
 
 
 async def relay_stream(
-    pieces: AsyncIterable[bytes], decoder: Decoder, seen: list[Event], limit: int
+    pieces: AsyncIterable[bytes], decoder: Decoder, seen: list[Event], limit: int, end_mark: bytes = b""
 ) -> AsyncGenerator[bytes, None]:
     """The bytes of an answer's body, event by event as they come; what they mean is added to `seen`.
 
-    An event of which the decoder says that it was skipped (a `Notice`) does not go through.
+    An event of which the decoder says that it was skipped (a `Notice`) does not go through. An answer that is
+    whole at the end of its body, without the mark that callers wait for, gets `end_mark`.
 
     Ends with the answer. Raises the decoder's error after the events that stood before it, and
     `RemoteProtocolError` for an event longer than `limit` bytes.
@@ -46,6 +47,8 @@ async def relay_stream(
                 return
     seen.extend(decoder.feed(rest))
     seen.extend(decoder.close())
+    if end_mark:
+        yield end_mark
 
 
 async def relay_whole(exchange: Exchange, decoder: Decoder, seen: list[Event], limit: int) -> bytes:

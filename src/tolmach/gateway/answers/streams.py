@@ -46,7 +46,7 @@ class RelayedStream:
         self.opening = b""
         self._exchange = exchange
         self._pieces = aiter(exchange)
-        self._chunks = relay_stream(self._pieces, decoder, self.seen, event_bytes)
+        self._chunks = relay_stream(self._pieces, decoder, self.seen, event_bytes, encoder.end_mark)
         self._whole = False
         self._reader = reader
         self._kept: list[bytes] = []

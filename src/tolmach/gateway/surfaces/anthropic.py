@@ -231,6 +231,8 @@ class MessageStream:
     with arguments that are no object.
     """
 
+    end_mark: ClassVar[bytes] = _STOP
+
     __slots__ = (
         "_asked",
         "_at",

@@ -45,6 +45,9 @@ class StreamEncoder(Protocol):
     `Done` is fed as any event and ends the stream as the API ends one. After `fail` nothing is fed.
     """
 
+    end_mark: ClassVar[bytes]
+    """What says that a stream is over and nothing else; empty where its last event says more than that."""
+
     def open(self) -> bytes:
         """What stands before the first event."""
 

@@ -306,6 +306,8 @@ class ChatStream:
     With `last` false another choice is still to come, and its end brings usage and end mark.
     """
 
+    end_mark: ClassVar[bytes] = _DONE
+
     def __init__(self, asked: Asked, label: Label, *, index: int = 0, last: bool = True) -> None:
         self._asked = asked
         self._label = label
@@ -416,6 +418,8 @@ class SeveralStreams:
 
     The stream ends when all have ended; its usage is the sum of what was spent on all of them.
     """
+
+    end_mark: ClassVar[bytes] = _DONE
 
     def __init__(self, asked: Asked, label: Label, n: int) -> None:
         self._choices = [ChatStream(asked, label, index=index, last=False) for index in range(n)]

@@ -137,6 +137,8 @@ class ResponseStream:
     `feed` raises `RemoteProtocolError` for tool calls without a name, or that go on after their end.
     """
 
+    end_mark: ClassVar[bytes] = b""
+
     def __init__(self, asked: Asked, label: Label) -> None:
         self._asked = asked
         self._label = label

@@ -3,10 +3,9 @@
 The caller's options go into the request as they are, unknown ones too: the server judges them.
 What the events cannot carry (several choices, log probabilities, audio) is refused here.
 
-How an answer ends: `[DONE]` ends a stream. A stream that stops without it is whole when
-`finish_reason` had come, and with it the usage when that was asked for; for a server that sends
-neither `[DONE]` nor usage, set `include_usage` to false. A server may answer with one JSON object
-where a stream was asked for, and the other way round.
+How an answer ends: `[DONE]` ends a stream. A stream whose body ends without it, as it was declared to, is whole
+when `finish_reason` had come; a broken connection is an error in any case. A server may answer with one
+JSON object where a stream was asked for, and the other way round.
 """
 
 import json
@@ -34,7 +33,6 @@ from tolmach.errors import (
     ConfigError,
     ProviderUnavailable,
     RemoteProtocolError,
-    TruncatedAnswer,
     UnsupportedFeature,
 )
 from tolmach.protocols.base import SessionState, Site
@@ -49,7 +47,7 @@ from tolmach.protocols.bodies import (
     split_address,
 )
 from tolmach.protocols.openai.faults import Fault, fault_error, find_fault, http_error
-from tolmach.protocols.openai.watch import CompletionWatch, EmbeddingsWatch, asks_for_usage, with_model
+from tolmach.protocols.openai.watch import CompletionWatch, EmbeddingsWatch, with_model
 from tolmach.wire import Call, Decoder, Handshake, Head, Limits, Request, Steps
 
 __all__ = ["OpenAI"]
@@ -128,8 +126,7 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if site.api_key:
             headers["authorization"] = f"Bearer {site.api_key}"
         request = Request("POST", self._url(site), headers, encode_json(fields))
-        usage_asked = _asks_for_usage(fields)
-        return Call(request, lambda head: _CompletionAnswer(head, state.limits, state.now, usage_asked))
+        return Call(request, lambda head: _CompletionAnswer(head, state.limits, state.now))
 
     def forward(
         self, api: str, site: Site, body: bytes, model: str, state: SessionState, headers: Mapping[str, str] = {}
@@ -141,8 +138,7 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             request = Request("POST", self._embeddings_url(site), made, with_model(body, model))
             return Call(request, lambda head: EmbeddingsWatch(head, state.limits, state.now))
         request = Request("POST", self._url(site), made, with_model(body, model))
-        usage_asked = asks_for_usage(body)
-        return Call(request, lambda head: CompletionWatch(head, state.limits, state.now, usage_asked))
+        return Call(request, lambda head: CompletionWatch(head, state.limits, state.now))
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
         try:
@@ -151,12 +147,7 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return None
         if request.method != "POST" or not path.endswith(self.path):
             return None
-        try:
-            fields = parse_json(request.body)
-        except RemoteProtocolError:
-            fields = None
-        usage_asked = _asks_for_usage(fields)
-        return lambda head: _CompletionAnswer(head, Limits(), arrival(head), usage_asked)
+        return lambda head: _CompletionAnswer(head, Limits(), arrival(head))
 
     def _url(self, site: Site) -> str:
         return _address(site.url, site.api_endpoint, self.path)
@@ -196,13 +187,6 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def _limit_field(url: str) -> str:
     host = split_address(url).hostname or ""
     return "max_completion_tokens" if f".{host}".endswith(".openai.com") else ""
-
-
-def _asks_for_usage(fields: Any) -> bool:
-    match fields:
-        case {"stream": True, "stream_options": {"include_usage": True}}:
-            return True
-    return False
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -282,10 +266,9 @@ def _address(url: str, endpoint: str, path: str) -> str:
 class _CompletionAnswer(Revisable):
     """Reads a stream of chunks, or one whole completion."""
 
-    def __init__(self, head: Head, limits: Limits, now: Callable[[], float], usage_asked: bool) -> None:
+    def __init__(self, head: Head, limits: Limits, now: Callable[[], float]) -> None:
         super().__init__(head, limits)
         self._now = now
-        self._usage_asked = usage_asked
         self._failed = not 200 <= head.status < 300
         self._body = Body(head, limits)
         streamed = head.content_type == "text/event-stream" and not self._failed
@@ -326,24 +309,13 @@ class _CompletionAnswer(Revisable):
             return
         if self._events is None:
             yield from self._whole(self._body.read())
-        elif self._reason is not None and (self._usage is not None or not self._usage_asked):
+        elif self._reason is not None:
             yield from self._conclude()
         else:
-            yield from self._broken_off(self._events)
+            body = self._events.body().removeprefix(_BOM).strip()
+            if not self._seen and body.startswith((b"{", b"[", b"<")):
+                yield from self._whole(body)
         self.check_ended()
-
-    def _broken_off(self, events: ServerSentEvents) -> Iterator[Event]:
-        """The end of a stream without its end mark."""
-        body = events.body().removeprefix(_BOM).strip()
-        if not self._seen and body.startswith((b"{", b"[", b"<")):
-            yield from self._whole(body)
-        elif self._reason is not None:
-            raise TruncatedAnswer(
-                "the stream ended without the usage that was asked for and without [DONE]; "
-                "if the server sends neither, set include_usage to false",
-                partial=self.partial,
-                status=self.head.status,
-            )
 
     # Streams
 

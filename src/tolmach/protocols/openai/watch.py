@@ -17,10 +17,11 @@ from tolmach.protocols.bodies import Body
 from tolmach.protocols.openai.faults import fault_error, find_fault, http_error
 from tolmach.wire import Head, Limits
 
-__all__ = ["CompletionWatch", "EmbeddingsWatch", "asks_for_usage", "with_model"]
+__all__ = ["CompletionWatch", "EmbeddingsWatch", "with_model"]
 
 
 class _Choice(Struct):
+    index: int | float | str | None = None
     finish_reason: str | None = None
 
 
@@ -45,18 +46,18 @@ class CompletionWatch:
     """A `Decoder` whose events say only that text came, what it cost, and that the answer ended.
 
     A stream has ended with `[DONE]`, or at the end of the body when every choice that began has
-    its `finish_reason`, and the usage has come where it was asked for. `partial` stays empty: the
-    bytes are with the caller.
+    its `finish_reason`. `partial` stays empty: the bytes are with the caller.
     """
 
     partial = ""
 
-    def __init__(self, head: Head, limits: Limits, now: Callable[[], float], usage_asked: bool = False) -> None:
+    def __init__(self, head: Head, limits: Limits, now: Callable[[], float]) -> None:
         self._head = head
         self._now = now
         self._ended = False
-        self._finished = False
-        self._usage_asked = usage_asked
+        self._finished: set[int | float | str | None] = set()
+        self._unfinished: set[int | float | str | None] = set()
+        """Choices by their numbers."""
         self._usage: Usage | None = None
         failed = not 200 <= head.status < 300
         streamed = head.content_type == "text/event-stream" and not failed
@@ -88,7 +89,7 @@ class CompletionWatch:
                 raise RemoteProtocolError("the completion has no finished choice", status=self._head.status)
         if self._ended:
             return
-        if not self._finished or (self._events is not None and self._usage_asked and self._usage is None):
+        if not self._finished or self._unfinished:
             raise TruncatedAnswer(status=self._head.status)
         yield from self._end()
 
@@ -111,9 +112,12 @@ class CompletionWatch:
                 raise fault_error(fault, self._head, self._now())
         choices = chunk.choices
         if choices:
-            # A choice that has finished stays so; of several, the last to finish ends the answer.
-            one = len(choices) == 1
-            self._finished = bool(choices[0].finish_reason if one else any(choice.finish_reason for choice in choices))
+            for choice in choices:
+                if choice.finish_reason:
+                    self._finished.add(choice.index)
+                    self._unfinished.discard(choice.index)
+                elif choice.index not in self._finished:
+                    self._unfinished.add(choice.index)
         elif choices is None and chunk.usage is None:
             raise RemoteProtocolError("an event of the answer is no chunk of a completion", status=self._head.status)
         if chunk.usage is not None:
@@ -184,25 +188,6 @@ class EmbeddingsWatch:
         if made.usage is not None:
             yield Usage(made.usage.prompt_tokens, 0, made.usage.total_tokens)
         yield Done("stop")
-
-
-class _Streaming(Struct):
-    include_usage: bool | None = None
-
-
-class _Asked(Struct):
-    stream_options: _Streaming | None = None
-
-
-def asks_for_usage(body: bytes) -> bool:
-    """Whether a body asks for the usage at the end of its stream."""
-    if b"include_usage" not in body:
-        return False
-    try:
-        options = msgspec.json.decode(body, type=_Asked).stream_options
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return False  # the server says what is wrong with it
-    return options is not None and options.include_usage is True
 
 
 def with_model(body: bytes, model: str) -> bytes:
