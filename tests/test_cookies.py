@@ -77,7 +77,7 @@ def test_browsers_that_cannot_be_read_are_a_warning(monkeypatch):
 
 def test_browsers_without_their_package_name_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "browser_cookie3", None)
-    with pytest.raises(MissingDependency, match=r"tolmach\[browsers\]"):
+    with pytest.raises(MissingDependency, match=r"pip install .*\[browsers\]"):
         get_cookies("a.test", browsers=True)
 
 

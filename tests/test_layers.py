@@ -19,12 +19,13 @@ ALLOWED: dict[str, set[str]] = {
     "version": set(),
     "safe_text": set(),
     "errors": set(),
+    "extras": {"errors"},
     "chat": {"errors"},
     "wire": {"errors", "chat"},
     "decoding": {"errors", "chat", "wire"},
     "protocols": _PURE | {"protocols"},
-    "cookies": {"errors", "wire"},
-    "transport": {"version", "errors", "wire", "cookies", "transport"},
+    "cookies": {"errors", "extras", "wire"},
+    "transport": {"version", "errors", "extras", "wire", "cookies", "transport"},
     "egress": {"errors", "wire", "transport", "egress"},
     "discovery": _PURE | {"protocols", "discovery"},
     "blocking": {"errors"},
@@ -38,11 +39,11 @@ ALLOWED: dict[str, set[str]] = {
     "testing": _PURE
     | {"protocols", "cookies", "transport", "providers.registry", "providers.sites.apis", "discovery", "testing"},
     "demo": _PURE | {"testing", "demo"},
-    "state": {"errors", "state"},
+    "state": {"errors", "extras", "state"},
     "access": {"errors", "state", "access"},
-    "ledger": {"errors", "access.keys", "ledger"},
+    "ledger": {"errors", "extras", "access.keys", "ledger"},
     "gateway": _PROVIDERS
-    | {"version", "safe_text", "routing", "configuration", "gateway", "ledger", "egress", "state", "access"},
+    | {"version", "safe_text", "extras", "routing", "configuration", "gateway", "ledger", "egress", "state", "access"},
     "cli": _PROVIDERS
     | {"version", "client", "routing", "configuration", "gateway", "egress", "testing", "demo", "cli", "ledger"}
     | {"safe_text", "state", "access", "discovery", "recipes"},

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from tolmach.errors import ConfigError, MissingDependency
+from tolmach.errors import ConfigError
+from tolmach.extras import missing
 
 if TYPE_CHECKING:
     from http.cookiejar import Cookie
@@ -405,7 +406,7 @@ def _browser_cookies(domain: str) -> Iterable["Cookie"]:
     try:
         browser_cookie3: Any = import_module("browser_cookie3")  # without type hints
     except ImportError as error:
-        raise MissingDependency("cookies of browsers need the extra: pip install 'tolmach[browsers]'") from error
+        raise missing("cookies of browsers need the package browser-cookie3", "browsers") from error
     try:
         found: list[Cookie] = list(browser_cookie3.load(domain_name=domain))
     except browser_cookie3.BrowserCookieError as error:

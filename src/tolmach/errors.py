@@ -124,7 +124,11 @@ class MissingCookies(LocalError, RuntimeError):
 
 
 class MissingDependency(LocalError, RuntimeError):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed; the message has the command that brings it, `install` that alone."""
+
+    def __init__(self, message: str, *, install: str = "") -> None:
+        super().__init__(message)
+        self.install = install
 
 
 class StorageError(LocalError, RuntimeError):

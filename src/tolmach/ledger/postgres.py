@@ -1,4 +1,4 @@
-"""The ledger in PostgreSQL, by psycopg 3, for several machines: `pip install 'tolmach[postgres]'`."""
+"""The ledger in PostgreSQL, by psycopg 3, for several machines (extra `postgres`)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from tolmach.errors import ConfigError, MissingDependency, StorageError
+from tolmach.errors import ConfigError, StorageError
+from tolmach.extras import missing
 from tolmach.ledger.database import without_password
 from tolmach.ledger.rows import Table
 
@@ -46,9 +47,7 @@ class PostgresDatabase:
         try:
             import psycopg
         except ImportError as error:
-            raise MissingDependency(
-                "the ledger in PostgreSQL needs psycopg: pip install 'tolmach[postgres]'"
-            ) from error
+            raise missing("the ledger in PostgreSQL needs psycopg", "postgres") from error
         self.where = without_password(url)
         self._psycopg = psycopg
         self._inserts: dict[str, str] = {}

@@ -3,7 +3,8 @@
 `open_state` gives a `State`, of which no call fails; `stores` remembers values of one kind in it.
 """
 
-from tolmach.errors import ConfigError, MissingDependency
+from tolmach.errors import ConfigError
+from tolmach.extras import missing
 from tolmach.state.base import Outcome, State, Subscriber, Want
 from tolmach.state.memory import MemoryState
 
@@ -36,7 +37,5 @@ def open_state(url: str) -> State:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "redis":
             raise
-        raise MissingDependency(
-            "gateway.state names a server, and the package redis is not installed: pip install 'tolmach[redis]'"
-        ) from error
+        raise missing("gateway.state names a server, and the package redis is not installed", "redis") from error
     return RedisState(url)

@@ -17,11 +17,11 @@ from tolmach.errors import (
     ConfigError,
     ConnectFailed,
     ConnectionLost,
-    MissingDependency,
     RemoteProtocolError,
     TolmachError,
     UnsupportedFeature,
 )
+from tolmach.extras import missing
 from tolmach.transport.addresses import check_headers, check_pins, origin, proxy_parts, text_of
 from tolmach.transport.base import Timeouts, TransportOptions
 from tolmach.transport.body import BodyExchange
@@ -208,9 +208,7 @@ def _require(module: str) -> None:
     try:
         __import__(module)
     except ImportError as error:
-        raise MissingDependency(
-            f"the aiohttp transport needs the package {module.replace('_', '-')}: pip install 'tolmach[aiohttp]'"
-        ) from error
+        raise missing(f"the aiohttp transport needs the package {module.replace('_', '-')}", "aiohttp") from error
 
 
 def _tls(verify: bool | str) -> ssl.SSLContext | bool:

@@ -12,7 +12,8 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
-from tolmach.errors import ConfigError, MissingDependency
+from tolmach.errors import ConfigError
+from tolmach.extras import missing
 from tolmach.gateway.context import RequestContext
 from tolmach.gateway.telemetry.records import Exporter, QuestionRecord
 
@@ -121,7 +122,5 @@ def open_telemetry(endpoint: str = "", environ: Mapping[str, str] | None = None)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "opentelemetry":
             raise
-        raise MissingDependency(
-            "a collector for OpenTelemetry is named, and its packages are not installed: pip install 'tolmach[otel]'"
-        ) from error
+        raise missing("a collector for OpenTelemetry is named, and its packages are not installed", "otel") from error
     return Telemetry(OtlpExporter.to(endpoint))
