@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-VARIABLES = ("LEDGER_PASSWORD", "TOLMACH_ADMIN_KEY", "LOCAL_KEY", "GROQ_API_KEY")
+VARIABLES = ("LEDGER_PASSWORD", "TOLMACH_ADMIN_KEY", "TOLMACH_METRICS_KEY", "LOCAL_KEY", "GROQ_API_KEY")
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +72,7 @@ def test_init_offers_the_defaults(run, full):
     full.write_text("")
     defaults = {row["key"]: row["value"] for row in json.loads(run("config", "show", "--json").stdout)}
     del offered["ledger.url"], offered["gateway.admin_key"], offered["gateway.cors.origins"]
+    del offered["gateway.hosts"], offered["gateway.metrics_key"]
     del offered["gateway.state"], offered["gateway.egress.allow"], offered["gateway.otel.endpoint"]
     assert offered == {key: value for key, value in defaults.items() if key in offered}
     assert offered.keys() == defaults.keys()

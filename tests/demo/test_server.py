@@ -51,7 +51,7 @@ async def test_a_connection_is_kept_for_the_next_request() -> None:
 async def test_two_requests_at_once_on_one_connection_are_answered_in_order() -> None:
     async with Demo(delay=0) as demo:
         reader, writer = await asyncio.open_connection("127.0.0.1", demo.port)
-        head = "GET {} HTTP/1.1\r\nHost: x\r\n\r\n"
+        head = "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n"
         writer.write((head.format("/Aichat/") + head.format("/nowhere")).encode())
         answer = b""
         while answer.count(b"\r\n0\r\n\r\n") < 2:
@@ -89,7 +89,7 @@ async def test_what_is_no_http_is_refused() -> None:
 async def test_head_has_no_body() -> None:
     async with Demo() as demo:
         reader, writer = await asyncio.open_connection("127.0.0.1", demo.port)
-        writer.write(b"HEAD /Aichat/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        writer.write(b"HEAD /Aichat/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         writer.close()
         assert head.startswith(b"HTTP/1.1 200 ")
@@ -214,7 +214,7 @@ async def test_a_bug_of_the_demo_is_not_hidden(
         assert "ZeroDivisionError" in caplog.text
 
 
-HEAD = "HTTP/1.1\r\nHost: x\r\n"
+HEAD = "HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ HEAD = "HTTP/1.1\r\nHost: x\r\n"
         (f"GET / {HEAD}Host: y\r\n\r\n", 400),
         (f"GET / {HEAD}A B: c\r\n\r\n", 400),
         (f"GET / {HEAD}A: b\0\r\n\r\n", 400),
-        ("GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+        ("GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", 505),
         (f"POST / {HEAD}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (f"POST / {HEAD}Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
         (f"POST / {HEAD}Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),

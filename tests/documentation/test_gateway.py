@@ -70,7 +70,7 @@ async def ask(
     transport: MemoryTransport, path: str, body: Any = None, headers: dict[str, str] | None = None
 ) -> tuple[Head, bytes]:
     data = b"" if body is None else json.dumps(body).encode()
-    request = Request("GET" if body is None else "POST", f"http://gateway{path}", headers or {}, data)
+    request = Request("GET" if body is None else "POST", f"http://localhost{path}", headers or {}, data)
     exchange = await transport.send(request, Timeouts())
     try:
         return exchange.head, await read(exchange, 1 << 24)
@@ -114,7 +114,7 @@ async def test_the_example_of_an_application_around_it_runs(
     names: dict[str, Any] = {}
     exec(compile(block, "gateway.md", "exec"), names)
     transport = MemoryTransport(names["app"])
-    async with AsyncClient(base_url="http://gateway/ai/v1", protocol="openai", transport=transport) as client:
+    async with AsyncClient(base_url="http://localhost/ai/v1", protocol="openai", transport=transport) as client:
         answer = await client.chat.completions.create(model="assistant", messages=[{"role": "user", "content": "Hi"}])
     assert "Готово ✅" in (answer.choices[0].message.content or "")
     assert (await ask(transport, "/elsewhere"))[1] == b"the application's own page"

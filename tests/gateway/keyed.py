@@ -17,6 +17,7 @@ from tolmach.ledger.opening import open_database
 
 __all__ = [
     "CALLERS",
+    "METRICS_KEY",
     "Load",
     "Reply",
     "ask",
@@ -33,6 +34,7 @@ CALLERS = 200
 PATIENCE = 30.0
 Reply = tuple[int, dict[str, str], bytes]
 PATH = "/v1/chat/completions"
+METRICS_KEY = "watching"
 
 MODELS = {
     "good": "good",
@@ -62,6 +64,7 @@ def config(ledger: Path | str, url: str, gateway: str = "", more: str = "") -> s
     return f"""
 [gateway]
 port = 0
+metrics_key = "{METRICS_KEY}"
 {gateway}
 [ledger]
 url = "{ledger}"
@@ -103,7 +106,7 @@ async def crowd(asking: Callable[[], Awaitable[Reply]]) -> list[Reply]:
 
 
 async def metric(served: Program, name: str) -> float:
-    _, _, text = await raw(served.url, "GET", "/metrics")
+    _, _, text = await raw(served.url, "GET", "/metrics", headers=f"authorization: Bearer {METRICS_KEY}\r\n")
     line = next(line for line in text.decode().splitlines() if line.startswith(name + " "))
     return float(line.split()[1])
 

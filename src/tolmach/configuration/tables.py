@@ -117,7 +117,20 @@ class GatewayTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     )
     port: Annotated[int, Meta(ge=0, le=65535, description="a port number from 0 to 65535")] = 8080
     workers: Annotated[int, Meta(ge=1, le=512, description="a number of processes from 1 to 512")] = 1
+    hosts: tuple[
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])$",
+                description='the name of a host without a port, such as "ai.example"',
+            ),
+        ],
+        ...,
+    ] = ()
+    """Names by which it may be asked besides this machine's own, where it listens on this machine alone."""
     admin_key: Annotated[str, Meta(description="a text", extra=SECRET)] = ""
+    metrics_key: Annotated[str, Meta(description="a text", extra=SECRET)] = ""
+    """Opens `/metrics` and nothing else."""
     state: Annotated[
         str,
         Meta(
@@ -137,7 +150,7 @@ class GatewayTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Keys with a value that came from a secret variable."""
 
     def __repr__(self) -> str:
-        return _shown(self, hidden=self.hidden | {"admin_key", "state"}, leave_out=frozenset({"hidden"}))
+        return _shown(self, hidden=self.hidden | {"admin_key", "metrics_key", "state"}, leave_out=frozenset({"hidden"}))
 
 
 class LedgerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -30,12 +30,12 @@ def build(settings: Settings) -> Gateway:
     """A gateway as the settings say, with its parts. Raises `ConfigError` when there is nothing to serve."""
     start = AtStart.of(settings)
     state = open_state(start.state)
-    now = InForce.of(settings, opened=open_shared(state) if start.shared else open_session)
+    now = InForce.of(settings, loopback=start.loopback, opened=open_shared(state) if start.shared else open_session)
 
     health = Health()
     circuits = SharedCircuits(state, health) if start.shared else None
     limiter = Limiter(state)
-    callers = Callers(KeyRing(start.keys), limiter, now.prices, required=start.keys_required)
+    callers = Callers(KeyRing(start.keys), limiter, now.prices, required=not start.loopback)
     telemetry = open_telemetry(start.collector)
     ledger = open_ledger(start.ledger, start.retention_days, now.prices)
 
@@ -61,8 +61,8 @@ def build(settings: Settings) -> Gateway:
 
 def check_served(settings: Settings) -> None:
     """Raises `ConfigError` for what cannot be served as it is configured."""
-    AtStart.of(settings)
-    InForce.of(settings)
+    start = AtStart.of(settings)
+    InForce.of(settings, loopback=start.loopback)
 
 
 def _shared_memory(state: State) -> tuple[Conversations, Responses]:

@@ -66,12 +66,17 @@ class Callers:
         self._required = required
         self._now = now
 
+    @property
+    def need_keys(self) -> bool:
+        """Whether a caller without a key is refused."""
+        return self._required or len(self.keys) > 0
+
     def who(self, headers: Mapping[str, str]) -> Key | None:
         """The caller's key, from `Authorization: Bearer` or `x-api-key`; None where no keys are in force.
 
         Raises `AuthError`.
         """
-        if not len(self.keys) and not self._required:
+        if not self.need_keys:
             return None
         scheme, _, plain = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not plain.strip():

@@ -8,9 +8,8 @@ written in the surface's shape (`gateway.answers.answering`).
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from urllib.parse import unquote
 
 import msgspec
 
@@ -37,6 +36,7 @@ from tolmach.gateway.http import (
 from tolmach.gateway.openapi import document_body
 from tolmach.gateway.parts import Part
 from tolmach.gateway.policy import Policy
+from tolmach.gateway.request_target import check_host, is_canonical
 from tolmach.gateway.surfaces.anthropic import AnthropicSurface
 from tolmach.gateway.surfaces.base import Asked, Label, Surface
 from tolmach.gateway.surfaces.bodies import check_depth
@@ -200,9 +200,15 @@ class Gateway:
         incoming = context.incoming
         # The server leaves out the body of an answer to HEAD.
         method = "GET" if incoming.method == "HEAD" else incoming.method
-        handler = self._routes.get((method, incoming.path)) or self._other(incoming, method)
+        handler = self._routes.get((method, incoming.path))
+        if handler is None or incoming.authority or incoming.raw_path not in (None, incoming.path):
+            handler = self._other(incoming, method)
         try:
+            check_host(incoming.hosts, self.policy.hosts)
             await handler(context)
+        except BodyRefused as error:
+            said = _plain_error(str(error), error.code)
+            await context.send(error.status, said, [("connection", "close")])
         except asyncio.CancelledError:
             # One who has read the end mark closes the connection: that is no leaving, and the answer is there.
             if not context.complete or context.status == 0:
@@ -224,6 +230,12 @@ class Gateway:
         self.metrics.answered(context.surface, context.target, context.status, time.monotonic() - context.started)
 
     def _other(self, incoming: Incoming, method: str) -> Handler:
+        """The handler of what is not a route as it stands: another spelling of one, one of a family, or nothing."""
+        elsewhere = incoming.authority and [incoming.authority.lower()] != [host.lower() for host in incoming.hosts]
+        if elsewhere or not is_canonical(incoming.path, incoming.raw_path):
+            return _refusal(404, incoming)
+        if (handler := self._routes.get((method, incoming.path))) is not None:
+            return handler
         if incoming.path.startswith("/v1/models/") and method == "GET":
             return self._model
         if method == "OPTIONS" and "access-control-request-method" in incoming.headers:
@@ -233,13 +245,7 @@ class Gateway:
             methods.append("GET")
         if "GET" in methods:
             methods.append("HEAD")
-        status = 405 if methods else 404
-
-        async def refuse(context: RequestContext) -> None:
-            said = _plain_error(f"{incoming.method} {incoming.path} is not served here")
-            await context.send(status, said, [("allow", ", ".join(methods))] if methods else None)
-
-        return refuse
+        return _refusal(405 if methods else 404, incoming, methods)
 
     # Questions
 
@@ -344,7 +350,7 @@ class Gateway:
             await context.send(200, msgspec.json.encode({"object": "list", "data": rows}))
 
     async def _model(self, context: RequestContext) -> None:
-        wanted = unquote(context.incoming.path.removeprefix("/v1/models/"))
+        wanted = context.incoming.path.removeprefix("/v1/models/")
         try:
             row = next((row for row in self._rows(context) if row["id"] == wanted), None)
             if row is None:
@@ -384,11 +390,15 @@ class Gateway:
         more = self.policy.cors.preflight(wanted) if allowed else []
         await context.reply.whole(context.status, [*context.headers, *more], b"")
 
-    async def _is_admin(self, context: RequestContext) -> bool:
-        """Whether the caller may see what is the admin's; one who may not is told so."""
-        if self.policy.admits(context.incoming.headers.get("authorization", "")):
+    async def _is_admin(self, context: RequestContext, *, metrics: bool = False) -> bool:
+        """Whether the caller may see what is the admin's, or `/metrics`; one who may not is told so."""
+        policy, sent = self.policy, context.incoming.headers.get("authorization", "")
+        if policy.admits(sent, callers_need_keys=self.callers.need_keys, metrics=metrics):
             return True
-        await context.send(401, _plain_error("the admin's key is needed"), [("www-authenticate", "Bearer")])
+        needed = "the admin's key is needed"
+        if not (policy.admin_key or (metrics and policy.metrics_key)):
+            needed += ", and there is none: set gateway.admin_key" + (" or gateway.metrics_key" if metrics else "")
+        await context.send(401, _plain_error(needed), [("www-authenticate", "Bearer")])
         return False
 
     async def _explain(self, context: RequestContext) -> None:
@@ -396,7 +406,7 @@ class Gateway:
             await context.send(*explained_body(context.incoming.query, self.targets, self.router.health))
 
     async def _metrics(self, context: RequestContext) -> None:
-        if not await self._is_admin(context):
+        if not await self._is_admin(context, metrics=True):
             return
         context.status = 200
         await context.reply.whole(200, [("content-type", Metrics.content_type), *context.headers], self.metrics.text())
@@ -414,7 +424,17 @@ async def _stop(context: RequestContext, surface: Surface) -> None:
         await context.send(503, surface.error(stopped, context.id)[1], [("connection", "close"), ("retry-after", "1")])
 
 
-def _plain_error(text: str) -> bytes:
+def _refusal(status: int, incoming: Incoming, methods: Sequence[str] = ()) -> Handler:
+    """Says that the path, or with `methods` the method, is not served."""
+
+    async def refuse(context: RequestContext) -> None:
+        said = _plain_error(f"{incoming.method} {incoming.path} is not served here")
+        await context.send(status, said, [("allow", ", ".join(methods))] if methods else None)
+
+    return refuse
+
+
+def _plain_error(text: str, code: str | None = None) -> bytes:
     return msgspec.json.encode(
-        {"error": {"message": text, "type": "invalid_request_error", "param": None, "code": None}}
+        {"error": {"message": text, "type": "invalid_request_error", "param": None, "code": code}}
     )

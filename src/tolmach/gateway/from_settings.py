@@ -15,6 +15,7 @@ from tolmach.gateway.cors import CorsRules
 from tolmach.gateway.http import ServerLimits
 from tolmach.gateway.key_watch import known_keys
 from tolmach.gateway.policy import Policy
+from tolmach.gateway.request_target import LOOPBACK_HOSTS
 from tolmach.ledger.prices import Prices, Rate
 from tolmach.protocols.base import Site
 from tolmach.providers.base import Access, open_session
@@ -35,7 +36,8 @@ class AtStart(Struct, frozen=True, kw_only=True):
     """Whether other processes have the same state."""
     keys: list[Key]
     """The callers' keys as they are now."""
-    keys_required: bool
+    loopback: bool
+    """Whether only this machine reaches the gateway."""
     ledger: str | None
     """The address of the ledger's database; None where it is switched off."""
     retention_days: float | None
@@ -56,7 +58,7 @@ class AtStart(Struct, frozen=True, kw_only=True):
             state=table.state,
             shared=shared,
             keys=keys,
-            keys_required=not loopback,
+            loopback=loopback,
             ledger=url,
             retention_days=ledger.retention_days or None,
             collector=table.otel.endpoint,
@@ -80,10 +82,13 @@ class InForce(Struct, frozen=True, kw_only=True):
         settings: Settings,
         previous: Targets | None = None,
         *,
+        loopback: bool,
         opened: Callable[[Site, Access], Session] = open_session,
     ) -> Self:
         """Sessions of `previous` go on where their provider is unchanged; `opened` opens new ones.
 
+        `loopback` is whether only this machine reaches what listens now: a changed `gateway.host` changes that only at
+        the next start.
         Raises `ConfigError`.
         """
         _check_providers(settings)
@@ -92,7 +97,7 @@ class InForce(Struct, frozen=True, kw_only=True):
             targets=targets,
             prices=prices_of(settings, targets),
             limits=server_limits(settings.gateway),
-            policy=policy(settings.gateway),
+            policy=policy(settings.gateway, loopback=loopback),
             log_level=settings.gateway.log.level,
             secrets=secrets_of(settings, targets),
         )
@@ -116,21 +121,33 @@ def server_limits(table: GatewayTable) -> ServerLimits:
     )
 
 
-def policy(table: GatewayTable) -> Policy:
-    """Who may ask and what is logged, as the settings say."""
+def policy(table: GatewayTable, *, loopback: bool) -> Policy:
+    """Who may ask and what is logged, as the settings say; `loopback` is whether only this machine reaches it."""
     return Policy(
         cors=CorsRules(table.cors.origins, table.cors.max_age),
         admin_key=table.admin_key,
-        open_to_all=is_loopback(table.host),
+        metrics_key=table.metrics_key,
+        loopback=loopback,
+        hosts=_hosts(table) if loopback else None,
         texts=table.log.texts,
     )
+
+
+def _hosts(table: GatewayTable) -> frozenset[str]:
+    own = f"[{table.host}]" if ":" in table.host else table.host
+    return LOOPBACK_HOSTS | {name.lower() for name in (own, *table.hosts)}
 
 
 def secrets_of(settings: Settings, targets: Targets) -> set[str]:
     """The texts of the settings that no log may show."""
     urls = (settings.gateway.state, settings.ledger.url)
     passwords = {text for url in urls if (password := urlsplit(url).password) for text in (password, unquote(password))}
-    known = {settings.gateway.admin_key, *passwords, *(text for one in targets.providers() for text in _secrets(one))}
+    known = {
+        settings.gateway.admin_key,
+        settings.gateway.metrics_key,
+        *passwords,
+        *(text for one in targets.providers() for text in _secrets(one)),
+    }
     for row in settings.providers.values():
         for key in row.hidden:
             known.update(_texts(getattr(row, key, None) or row.options.get(key)))

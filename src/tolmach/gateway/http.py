@@ -3,7 +3,7 @@
 `gateway.serving.rsgi` and `gateway.serving.asgi` implement `Incoming` and `Reply`; `gateway.core` sees nothing else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -114,6 +114,12 @@ class Incoming(Protocol):
     headers: Mapping[str, str]
     """Names in lower case."""
     client: str
+    hosts: Sequence[str]
+    """The values of all `Host` headers."""
+    authority: str
+    """The host of a target in absolute form, as a proxy is asked; empty for the usual one."""
+    raw_path: str | None
+    """The path before it was decoded; None where the server does not tell."""
 
     async def body(self, limit: int, seconds: float) -> bytes:
         """The whole body. Raises `BodyTooLarge` for more than `limit` bytes, `BodyTooSlow` after `seconds`."""

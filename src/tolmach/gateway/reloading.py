@@ -39,7 +39,7 @@ def reload(gateway: Gateway, live: LiveSettings) -> bool:
             raise live.last_error or ConfigError("the configuration cannot be read")
         if not settings.providers:
             raise ConfigError(f"{settings.file} names no provider any more")
-        now = InForce.of(settings, gateway.targets, opened=gateway.targets.opened)
+        now = InForce.of(settings, gateway.targets, loopback=gateway.policy.loopback, opened=gateway.targets.opened)
     except ConfigError as error:
         gateway.problem = str(error)
         gateway.metrics.reloaded(False)

@@ -43,7 +43,9 @@ class Caller:
         body = json.dumps(asked).encode()
         host, port = url.removeprefix("http://").split(":")
         caller = cls(*await asyncio.open_connection(host, int(port)))
-        caller._writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        caller._writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        )
         return caller
 
     async def read_until(self, text: bytes) -> None:
@@ -223,7 +225,9 @@ async def test_of_several_answers_all_are_cancelled(gateway: Served):
         before, hangups = demo.log.chats("/ChatGptt"), demo.log.hangups
         _, writer = await asyncio.open_connection(host, int(port))
         data = json.dumps(body).encode()
-        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data
+        )
         await demo.log.wait_until(lambda log: log.chats("/ChatGptt") == before + 3)
         writer.close()
         gone = time.perf_counter()

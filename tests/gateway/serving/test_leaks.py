@@ -60,7 +60,7 @@ async def half_a_body(url: str, path: str) -> None:
 
 async def idle(url: str, path: str) -> None:
     async with connected(url) as (reader, writer):
-        writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.readuntil(b"}")
 
 

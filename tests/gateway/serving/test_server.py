@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from tests.gateway.keyed import make_key
 from tests.gateway.program import Stream, ask, demo_config, program, question_body, raw, start
 from tests.transport.server import listening
 from tolmach.access.keys import new_key
@@ -198,13 +199,13 @@ async def test_limits_hold(demo: Demo, tmp_path: Path):
             assert status == 400
             assert "more than 6 deep" in json.loads(body)["error"]["message"]
         before = demo.log.chats("/v1")
-        for sent in (b"", b"GET / HT", b"GET /health/live HTTP/1.1\r\nHost: x\r\n"):
+        for sent in (b"", b"GET / HT", b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"):
             reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
             writer.write(sent)
             assert await asyncio.wait_for(reader.read(), 3) == b""
             writer.close()
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         assert (await asyncio.wait_for(reader.read(), 3)).startswith(b"HTTP/1.1 408 ")
         writer.close()
         assert demo.log.chats("/v1") == before
@@ -258,6 +259,25 @@ async def test_metrics_ask_for_the_admins_key(demo: Demo, tmp_path: Path):
         assert status == 200
         assert b"tolmach_requests_total" in body
         assert (await raw(served.url, "GET", "/health/ready"))[0] == 200
+
+
+async def test_with_keys_for_callers_metrics_and_admin_ask_for_theirs_on_this_machine_too(demo: Demo, tmp_path: Path):
+    more = '[ledger]\nurl = "ledger.sqlite"\n'
+    plain, _ = make_key(tmp_path / "ledger.sqlite")
+    paths = ("/metrics", "/admin/explain?model=gpt-4o-mini")
+
+    async def statuses(url: str, key: str) -> list[int]:
+        return [(await raw(url, "GET", path, headers=f"Authorization: Bearer {key}\r\n"))[0] for path in paths]
+
+    async with program(tmp_path, demo_config(demo.url, more)) as served:
+        for key in ("", plain):
+            assert await statuses(served.url, key) == [401, 401]
+        assert b"gateway.metrics_key" in (await raw(served.url, "GET", "/metrics"))[2]
+    keys = 'admin_key = "the admins own"\nmetrics_key = "the watchers own"'
+    async with program(tmp_path, demo_config(demo.url, more, keys)) as served:
+        for key, expected in ((plain, [401, 401]), ("the admins own", [200, 200]), ("the watchers own", [200, 401])):
+            assert await statuses(served.url, key) == expected
+        assert (await ask(served.url, "gpt-4o-mini", headers="Authorization: Bearer the watchers own\r\n"))[0] == 401
 
 
 # The log

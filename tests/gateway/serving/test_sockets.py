@@ -31,7 +31,9 @@ def body(path: str, model: str, text: str = "Hm?", **more: Any) -> bytes:
 
 
 def request(path: str, data: bytes, headers: str = "", method: str = "POST") -> bytes:
-    return f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n{headers}\r\n".encode() + data
+    return (
+        f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n{headers}\r\n".encode() + data
+    )
 
 
 @asynccontextmanager
@@ -96,7 +98,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(interface: Any, path:
 
         async def dribble() -> bytes:
             async with connected(url) as (reader, writer):
-                writer.write(b"POST %b HTTP/1.1\r\nHost: x\r\n" % path.encode() + began)
+                writer.write(b"POST %b HTTP/1.1\r\nHost: localhost\r\n" % path.encode() + began)
                 return await read_to_end(reader)
 
         # Many at once: what closes a connection is a matter of who lets go of it first.
@@ -124,7 +126,7 @@ async def test_a_caller_who_leaves_while_sending_is_forgotten(
 
         monkeypatch.setattr(core, "handle", watched)
         async with connected(url) as (_, writer):
-            writer.write(b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            writer.write(b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
             await begun.wait()
         await all_answered(core)
         assert b'tolmach_requests_cancelled_total{surface="anthropic"} 1.0' in core.metrics.text()
@@ -138,13 +140,16 @@ GARBAGE = {
     "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
     "no path": b"GET\r\n\r\n",
     "version": b"GET / HTTP/9.9\r\n\r\n",
-    "control characters": b"GET /\x01 HTTP/1.1\r\nHost: x\r\nA: \x00\r\n\r\n",
-    "two lengths": b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
-    "negative length": b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n{}",
-    "long head": b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 200_000 + b"\r\n\r\n",
-    "many headers": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"a%d: b\r\n" % i for i in range(5000)) + b"\r\n",
-    "long path": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "bad chunk": b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+    "control characters": b"GET /\x01 HTTP/1.1\r\nHost: localhost\r\nA: \x00\r\n\r\n",
+    "two lengths": b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+    "negative length": b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n{}",
+    "long head": b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 200_000 + b"\r\n\r\n",
+    "many headers": b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+    + b"".join(b"a%d: b\r\n" % i for i in range(5000))
+    + b"\r\n",
+    "long path": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "bad chunk": b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"zz\r\n{}\r\n0\r\n\r\n",
     "bodies of other kinds": request("/v1/messages", b"\xff\xfe\x00{", "Content-Type: image/png\r\n"),
 }
 

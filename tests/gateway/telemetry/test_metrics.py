@@ -281,7 +281,7 @@ def two_targets(demo: Demo) -> Targets:
 
 async def ask(gateway: Gateway, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
     transport = MemoryTransport(AsgiApp(gateway))
-    request = Request("POST", "http://gateway/v1/chat/completions", headers or {}, body)
+    request = Request("POST", "http://localhost/v1/chat/completions", headers or {}, body)
     exchange = await transport.send(request, Timeouts())
     try:
         return exchange.head.status, await read(exchange, 1 << 20)

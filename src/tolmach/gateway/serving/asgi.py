@@ -1,7 +1,7 @@
 """The gateway on ASGI 3, mountable in any server or application that speaks it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from tolmach.gateway.core import Gateway
@@ -23,13 +23,21 @@ class _Request:
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
-        self.path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        mounted: str = scope.get("root_path", "")
+        self.path: str = scope["path"].removeprefix(mounted)
+        raw: bytes | None = scope.get("raw_path")
+        self.raw_path = None if raw is None else raw.decode("latin-1").removeprefix(mounted)
         self.query: str = scope.get("query_string", b"").decode("latin-1")
         client = scope.get("client")
         self.client: str = f"{client[0]}:{client[1]}" if client else ""
         self.headers: Mapping[str, str] = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
+        self.hosts: Sequence[str] = [
+            value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"host"
+        ]
+        # ASGI has no place for it: the server is to put it in the place of the Host header (RFC 9112, 3.2.2).
+        self.authority = ""
         self._receive = receive
         self._send = send
         self._streaming = False

@@ -5,7 +5,7 @@ are not watched: it begins after 25 to 50 ms, or with a stream. The time for the
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from granian._granian import RSGIProtocolClosed
@@ -57,11 +57,14 @@ class _Request:
         "_timer",
         "_too_slow",
         "_watching",
+        "authority",
         "client",
         "headers",
+        "hosts",
         "method",
         "path",
         "query",
+        "raw_path",
     )
 
     def __init__(self, scope: Any, proto: Any) -> None:
@@ -69,7 +72,12 @@ class _Request:
         self.path: str = scope.path
         self.query: str = scope.query_string
         self.client: str = scope.client
-        self.headers: Mapping[str, str] = _Headers(scope.headers)
+        headers = scope.headers
+        self.headers: Mapping[str, str] = _Headers(headers)
+        self.hosts: Sequence[str] = headers.get_all("host")
+        self.authority: str = scope.authority or ""
+        # The server decodes it, once, and does not tell how it was written.
+        self.raw_path: str | None = None
         self._proto = proto
         self._watching: asyncio.Future[None] | None = None
         self._pending: CoarseTimer | None = None

@@ -18,6 +18,9 @@ class Transcript:
         self.path = incoming.path
         self.query = incoming.query
         self.client = incoming.client
+        self.hosts = incoming.hosts
+        self.authority = incoming.authority
+        self.raw_path = incoming.raw_path
         self.headers: Mapping[str, str] = incoming.headers
         self._incoming = incoming
         self._reply = reply
