@@ -3,13 +3,15 @@
 from typing import Any
 
 from tolmach.errors import ConfigError
+from tolmach.recipes.answers import End, FoundAnswer
 from tolmach.recipes.diagnosis import why_nothing
 from tolmach.recipes.draft import Draft, Ignored, Part
 from tolmach.recipes.history import find_history
+from tolmach.recipes.judging import makes_the_request, reads_the_answer
 from tolmach.recipes.question import Chat, find_chat, is_noise
 from tolmach.recipes.tables import answer_errors, conversation_of, stale_rules
 from tolmach.recipes.tracing import Tracer
-from tolmach.recipes.traffic import Exchange, Written, at, pointer, put, site_of, written
+from tolmach.recipes.traffic import Exchange, Path, Written, at, leaves, pointer, put, site_of, written
 
 __all__ = ["infer"]
 
@@ -29,6 +31,23 @@ def infer(exchanges: list[Exchange], question: str = "", *, by_name: bool = Fals
     return _Inference(exchanges, chat, by_name=by_name).draft()
 
 
+_FAILED = 0.3
+"""How sure a recipe is at most that failed over its own recording."""
+_TELLING = 6
+"""Characters of a question that stands nowhere by accident."""
+
+
+def _filled(value: Any, known: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(part, known) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_filled(part, known) for part in value]
+    if isinstance(value, str):
+        for name, said in known.items():
+            value = value.replace(name, said)
+    return value
+
+
 class _Inference:
     """The parts of one recipe, as they are found."""
 
@@ -42,27 +61,24 @@ class _Inference:
         self._tracer = Tracer(others, self._url, by_name=by_name)
         self._parts: list[Part] = []
         self._defaults: dict[str, Any] = {}
+        self._history: tuple[Path, ...] = ()
 
     def draft(self) -> Draft:
         self._note_question()
-        request = self._request()
-        answer = self._chat.answer
-        self._parts.append(Part("answer", str(answer.table.get("text") or "the body"), answer.sure, answer.reason))
-        self._parts.append(Part("format", answer.table["format"], answer.sure, f"its end: {answer.end}"))
-        if answer.table["format"] in ("sse", "ndjson"):
-            self._parts.append(Part("end", answer.end, answer.end_sure, "how the last event is told from the others"))
-        steps = self._tracer.steps()
-        options: dict[str, Any] = {"bootstrap": steps} if steps else {}
-        options |= {"request": request, "answer": answer.table}
-        if errors := answer_errors(self._exchanges[self._chat.index]):
-            options["errors"] = errors
-        if self._tracer.uses_tokens:
-            options["stale"] = stale_rules(self._exchanges, self._chat.index)
-            self._parts.append(
-                Part("refresh", "status and words", 0.7, "how services commonly say that a token is stale; check it")
-            )
-        if self._tracer.conversation:
-            options["conversation"] = self._tracer.conversation
+        options = self._tables()
+        answer, end, wrong = self._tried(options)
+        options["answer"] = answer.table | end.table
+        self._note_answer(answer, end)
+        wrong = wrong or makes_the_request(
+            self._with_secrets(options),
+            self._url,
+            self._exchanges,
+            self._chat.index,
+            self._chat.question,
+            self._history,
+        )
+        said = wrong or "played over its own recording, it asks and reads as recorded"
+        self._parts.append(Part("replay", "the recording", _FAILED if wrong else 0.98, said))
         return Draft(
             url=self._url,
             options=options,
@@ -73,6 +89,48 @@ class _Inference:
             variables=self._tracer.variables,
             secrets=self._tracer.secrets,
         )
+
+    def _tables(self) -> dict[str, Any]:
+        """All tables but that of the answer."""
+        request = self._request()
+        steps = self._tracer.steps()
+        options: dict[str, Any] = {"bootstrap": steps} if steps else {}
+        options["request"] = request
+        if errors := answer_errors(self._exchanges[self._chat.index]):
+            options["errors"] = errors
+        if self._tracer.uses_tokens:
+            options["stale"] = stale_rules(self._exchanges, self._chat.index)
+            self._parts.append(
+                Part("refresh", "status and words", 0.7, "how services commonly say that a token is stale; check it")
+            )
+        if self._tracer.conversation:
+            options["conversation"] = self._tracer.conversation
+        return options
+
+    def _tried(self, options: dict[str, Any]) -> tuple[FoundAnswer, End, str]:
+        """The first candidate by which the recording is read; else the likeliest, and what is wrong with it."""
+        first: tuple[FoundAnswer, End, str] | None = None
+        for answer in self._chat.answers:
+            for end in answer.ends:
+                table = options | {"answer": answer.table | end.table}
+                wrong = reads_the_answer(self._with_secrets(table), self._exchanges[self._chat.index], answer.text)
+                first = first or (answer, end, wrong)
+                if not wrong:
+                    return answer, end, ""
+        assert first is not None  # each answer has an end, and there is an answer
+        return first
+
+    def _with_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The tables with the recorded values in place of the variables that stand for them."""
+        known = {f"${{{name}}}": said for name, said in self._tracer.secrets.items()}
+        filled: dict[str, Any] = _filled(options, known)
+        return filled
+
+    def _note_answer(self, answer: FoundAnswer, end: End) -> None:
+        self._parts.append(Part("answer", str(answer.table.get("text") or "the body"), answer.sure, answer.reason))
+        self._parts.append(Part("format", answer.table["format"], answer.sure, f"its end: {end.words}"))
+        if answer.table["format"] in ("sse", "ndjson"):
+            self._parts.append(Part("end", end.words, end.sure, "how the last event is told from the others"))
 
     def _page_url(self) -> str:
         request = self._exchanges[self._chat.index].request
@@ -112,11 +170,24 @@ class _Inference:
         if history is None:
             text = at(tree, chat.path)
             put(tree, chat.path, str(text).replace(chat.question, "{{message}}"))
+            self._fill_copies(tree)
             return {}, {}
         for path, template in history.places.items():
             put(tree, path, template)
+        self._history = tuple(history.places)
+        self._fill_copies(tree)
+        self._fill_copies(history.item, "{{content}}")
         self._parts.append(Part("history", history.where, history.sure, history.reason))
         return history.item, history.roles
+
+    def _fill_copies(self, tree: dict[str, Any], place: str = "{{message}}") -> None:
+        """Put the question wherever else the request had it: several fields may say the same."""
+        question = self._chat.question.strip()
+        if len(question) < _TELLING:
+            return
+        for path, leaf in list(leaves(tree)):
+            if isinstance(leaf, str) and question in leaf and path:
+                put(tree, path, leaf.replace(question, place))
 
     def _place_options(self, tree: dict[str, Any]) -> None:
         """The model and what the caller may choose by its OpenAI name."""

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from tolmach.recipes.answers import FoundAnswer, find_answer, human
+from tolmach.recipes.answers import FoundAnswer, find_answers, human
 from tolmach.recipes.traffic import Exchange, Path, Written, at, key_of, leaves, written
 from tolmach.wire import Request
 
@@ -20,16 +20,18 @@ _KEYS = re.compile(
 _NEAR = re.compile(r"message|prompt|question|query|text|input|content|ask", re.I)
 _NOT = re.compile(
     r"system|instruct|context|url|refer|title|page|lang|locale|role|model|persona|greeting|agent|zone|^id$|name|token|"
-    r"nonce|session|action|operation|mutation",
+    r"nonce|session|action|operation|mutation|description|stack|frame|file",
     re.I,
 )
 _NOISE = re.compile(
     r"google-analytics|googletagmanager|doubleclick|/g/collect|/collect(\?|$)|segment\.(io|com)|mixpanel|amplitude|"
     r"hotjar|sentry|clarity\.ms|facebook\.|plausible|matomo|posthog|datadog|newrelic|bugsnag|/beacon|/telemetry|"
-    r"/analytics|/metrics|/track(ing)?(/|\?|$)|/events?/batch|/log(s|ging)?(\?|$)|cloudflareinsights|/cdn-cgi/",
+    r"/_next/|__nextjs|/batchexecute|/analytics|/metrics|/track(ing)?(/|\?|$)|/events?/batch|/log(s|ging)?(\?|$)|cloudflareinsights|/cdn-cgi/",
     re.I,
 )
 _STATIC = re.compile(r"\.(css|js|mjs|png|jpe?g|gif|svg|ico|webp|woff2?|ttf|map|mp4|webm|wasm)$", re.I)
+_SCHEMA = re.compile(r"tools|functions|tool_choice|schema|parameters|variables_schema|frames|stack", re.I)
+"""Below these stand descriptions for the model, or for a debugger."""
 _USER = ("user", "human", "visitor", "customer", "client", "you", "me")
 
 
@@ -40,7 +42,8 @@ class Chat(Struct, kw_only=True):
     request: Written
     path: Path
     question: str
-    answer: FoundAnswer
+    answers: list[FoundAnswer]
+    """What may be its answer, the likeliest first."""
     sure: float
     reason: str
 
@@ -74,11 +77,13 @@ def find_chat(exchanges: list[Exchange], question: str = "") -> Chat | None:
         if not places:
             continue
         score, path, text = places[0]
-        answer = find_answer(exchange, text)
-        if answer is None or answer.score <= 0:
+        answers = [answer for answer in find_answers(exchange, text) if answer.score > 0]
+        if not answers:
             continue
         rival = places[1][0] if len(places) > 1 else 0.0
-        rated.append((score + min(answer.score, 30), _chat(index, asked, path, text, answer, question, score, rival)))
+        rated.append(
+            (score + min(answers[0].score, 30), _chat(index, asked, path, text, answers, question, score, rival))
+        )
     if not rated:
         return None
     best = max(rated, key=lambda row: row[0])[1]
@@ -88,7 +93,14 @@ def find_chat(exchanges: list[Exchange], question: str = "") -> Chat | None:
 
 
 def _chat(
-    index: int, asked: Written, path: Path, text: str, answer: FoundAnswer, question: str, score: float, rival: float
+    index: int,
+    asked: Written,
+    path: Path,
+    text: str,
+    answers: list[FoundAnswer],
+    question: str,
+    score: float,
+    rival: float,
 ) -> Chat:
     if question:
         sure, reason = 0.99, "the question that was given stands there"
@@ -97,7 +109,7 @@ def _chat(
     else:
         sure, reason = 0.65, f"of several texts the likeliest: {_short(text)}; say --question when it is another"
     return Chat(
-        index=index, request=asked, path=path, question=question or text, answer=answer, sure=sure, reason=reason
+        index=index, request=asked, path=path, question=question or text, answers=answers, sure=sure, reason=reason
     )
 
 
@@ -129,6 +141,8 @@ def _fit(tree: Any, path: Path) -> float:
     fit = 6.0 if _KEYS.match(key) else 3.0 if _NEAR.search(key) else 0.0
     if _NOT.search(key) and not _KEYS.match(key):
         fit -= 8
+    if any(_SCHEMA.fullmatch(str(part)) for part in path):
+        fit -= 20
     for depth in range(len(path), 0, -1):
         if isinstance(path[depth - 1], int):
             item = at(tree, path[:depth])

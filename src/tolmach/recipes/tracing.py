@@ -21,6 +21,9 @@ _TRACKING = re.compile(
 )
 _TALK = re.compile(r"conversation|thread|chat|dialog|discussion|room|session", re.I)
 _VISITOR = re.compile(r"client|visitor|user|device|browser|anon|guest|fingerprint", re.I)
+_OF_THE_PLACE = re.compile(r"bot|app|agent|assistant|project|workspace|tenant|org|flow|site|widget|embed|deploy", re.I)
+"""What is called so is an id of the place: the same for all visitors."""
+_ABSENT = object()
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", re.I)
 
 
@@ -112,6 +115,8 @@ class Tracer:
 
     def _made(self, key: str, text: str, index: int, *, sent_as: str) -> str:
         """The place for a value that the page made itself; empty when it did not."""
+        if _OF_THE_PLACE.search(key):
+            return ""
         if _UUID.fullmatch(text):
             return self._id(key, "uuid")
         # What pages make themselves goes into bodies; hexadecimal digits in a header were given to them.
@@ -232,12 +237,17 @@ class Tracer:
         """Put places for the values by which the service knows a conversation."""
         for path, (place, shown) in known.items():
             name = re.sub(r"[^A-Za-z0-9_-]", "-", key_of(path)) or "id"
-            before = dict(leaves(tree)).get(path, "absent")
+            before = dict(leaves(tree)).get(path, _ABSENT)
             table: dict[str, Any] = {"answer": place}
-            if before is None:
+            if before is _ABSENT:
+                pass  # the first question does not have it
+            elif before is None:
                 table["new"] = "{{null}}"
-            elif before == "":
-                table["new"] = ""
+            elif isinstance(before, str) and not (_UUID.fullmatch(before) and before.strip("0-")):
+                # Also one that means none, such as zeros.
+                table["new"] = before
+            elif isinstance(before, str):
+                table["new"] = f"{{{{random.uuid.{name}}}}}"
             self.conversation[name] = table
             put(tree, path, f"{{{{conversation.{name}}}}}")
             reason = "a later question sends what the answer gave" if shown else "the answer has a value of this name"
