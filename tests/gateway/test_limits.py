@@ -62,7 +62,7 @@ async def test_requests_a_minute(tmp_path: Path) -> None:
 async def test_tokens_a_minute_are_reserved_before_and_settled_after(tmp_path: Path) -> None:
     key, _ = make_key(tmp_path / LEDGER, tokens_per_minute=20_000)
     async with Upstream(0.01) as upstream, program(tmp_path, config(tmp_path / LEDGER, upstream.url)) as served:
-        # Those that fail and those whose caller goes away have used nothing, and give all of it back.
+        # Those that fail have used nothing, those whose caller goes away their question: the rest is given back.
         failed = await crowd(lambda: ask(served, key, "up/bad"))
         assert {status for status, _, _ in failed} == {500}
         waiting = [asyncio.ensure_future(ask(served, key, "up/silent")) for _ in range(50)]

@@ -131,10 +131,14 @@ def test_what_is_whole_ends_and_what_fails_fails_in_the_same_way(family: str, ca
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_pieces_are_told_without_their_text(family: str):
+def test_pieces_are_told_with_what_the_model_wrote(family: str):
     (recorded,) = load(family, "stream")
     got = read(call(family, {}).decoder(recorded.head), recorded.chunks)
-    assert got.events == [Delta("")] * 6 + [FAMILIES[family][2], Done()]
+    decoder = create(family).reader(recorded.request)
+    assert decoder is not None
+    assert got.text == read(decoder(recorded.head), recorded.chunks).text
+    assert [type(event) for event in got.events] == [Delta] * 6 + [Usage, Done]
+    assert got.events[-2] == FAMILIES[family][2]
     cut = recorded.body[: -len(recorded.body) // 4]
     assert type(read(call(family, {}).decoder(recorded.head), [cut]).error) is TruncatedAnswer
 

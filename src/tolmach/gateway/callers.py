@@ -9,9 +9,9 @@ from msgspec import Struct
 
 from tolmach.access.keys import Key, KeyRing
 from tolmach.access.limits import Admission, Limiter
-from tolmach.chat import Usage
 from tolmach.errors import AuthError
 from tolmach.ledger.prices import Prices
+from tolmach.routing.journal import Journal
 from tolmach.routing.targets import Plan
 from tolmach.state import MemoryState
 
@@ -101,9 +101,15 @@ class Callers:
             cost = self.prices.cost(plan.first.name, tokens, answer)
         return await self.limiter.admit(key, peek.model, tokens + answer, cost or 0)
 
-    def cost(self, target: str, usage: Usage) -> int | None:
-        """Millionths of a US dollar; None for unknown."""
-        return self.prices.cost(target, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+    def spent(self, journal: Journal) -> tuple[int, int]:
+        """What the attempts at a question took that are settled: tokens, and millionths of a US dollar where known."""
+        tokens = cost = 0
+        for attempt in journal.attempts:
+            if (usage := attempt.usage) is not None:
+                tokens += usage.prompt_tokens + usage.completion_tokens
+                name, cached = attempt.target.name, usage.cached_tokens
+                cost += self.prices.cost(name, usage.prompt_tokens, usage.completion_tokens, cached) or 0
+        return tokens, cost
 
 
 def _question_tokens(body: bytes) -> int:

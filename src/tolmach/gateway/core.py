@@ -18,6 +18,7 @@ from tolmach.chat import ChatRequest
 from tolmach.errors import BadRequest, ModelNotFound, ProviderUnavailable, TolmachError
 from tolmach.gateway.answers.answering import Answering
 from tolmach.gateway.answers.conversations import Conversations, Responses
+from tolmach.gateway.answers.spent import settle_all
 from tolmach.gateway.callers import Callers, Peek
 from tolmach.gateway.context import JSON, RequestContext
 from tolmach.gateway.cors import is_foreign
@@ -161,14 +162,12 @@ class Gateway:
 
     def _finished(self, context: RequestContext) -> None:
         """A question has ended, in whatever way: what it took is settled, and written down."""
+        settle_all(context.journal)
+        if context.gone and context.usage is None and context.journal.attempts:
+            context.usage = context.journal.attempts[-1].usage
         admission = context.admission
         if admission is not None:
-            tokens, cost = 0, 0
-            for attempt in context.journal.attempts:
-                if (usage := attempt.usage) is not None:
-                    tokens += usage.prompt_tokens + usage.completion_tokens
-                    cost += self.callers.cost(attempt.target.name, usage) or 0
-            admission.settle(tokens, cost)
+            admission.settle(*self.callers.spent(context.journal))
         self.metrics.tried(context.journal)
         for observer in self.observers:
             observer(context)

@@ -32,10 +32,9 @@ from tolmach.errors import (
     Refused,
     RemoteProtocolError,
 )
-from tolmach.protocols.api_answer import NO_TEXT, Direct, EventsAnswer, FaultTable, count, make_usage, words
+from tolmach.protocols.api_answer import Direct, EventsAnswer, FaultTable, json_text_of, piece, words
 from tolmach.protocols.base import SessionState, Site
 from tolmach.protocols.bodies import arrival, encode_json, json_body, shown, split_address
-from tolmach.protocols.openai.watch import with_model
 from tolmach.protocols.options import (
     SHARED_FEATURES,
     ToolChoice,
@@ -51,6 +50,8 @@ from tolmach.protocols.options import (
     tool_input,
     unsupported,
 )
+from tolmach.protocols.passed_on import read_fields, written
+from tolmach.protocols.usage import count, counted, share
 from tolmach.wire import Call, Decoder, Handshake, Head, Limits, Request
 
 __all__ = ["Anthropic"]
@@ -109,7 +110,7 @@ class Anthropic(Direct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if api != "anthropic":
             parts = urlsplit(url)
             url, watch = parts._replace(path=f"{parts.path}/count_tokens").geturl(), _CountWatch
-        request = Request("POST", url, made, with_model(body, model))
+        request = Request("POST", url, made, written(read_fields(body), model=model))
         return Call(request, lambda head: watch(head, state.limits, state.now))
 
     def _headers(self, site: Site, accept: str) -> dict[str, str]:
@@ -347,14 +348,12 @@ class _Tokens:
 
     def usage(self) -> Usage | None:
         """The tokens; those of the prompt with what was read from the cache and written to it."""
-        if not self._counts:
-            return None
-        cached = count(self._counts.get("cache_read_input_tokens"))
-        prompt = count(self._counts.get("input_tokens")) + cached
-        prompt += count(self._counts.get("cache_creation_input_tokens"))
-        details = self._counts.get("output_tokens_details")
-        thought = count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
-        return make_usage(prompt, count(self._counts.get("output_tokens")), cached=cached, reasoning=thought)
+        cached = share(self._counts, "cache_read_input_tokens")
+        prompt = count(self._counts.get("input_tokens"))
+        if prompt is not None:
+            prompt += cached + share(self._counts, "cache_creation_input_tokens")
+        thought = share(self._counts, "output_tokens_details", "thinking_tokens")
+        return counted(prompt, count(self._counts.get("output_tokens")), cached=cached, reasoning=thought)
 
 
 class _Faulty(EventsAnswer):
@@ -476,13 +475,9 @@ class _MessageAnswer(_Faulty):
 # An answer that is passed on
 
 
-class _Stop(Struct):
-    stop_reason: Any = None
-
-
 class _Seen(Struct):
     type: Any = None
-    delta: _Stop | None = None
+    delta: _Delta | None = None
     message: Any = None
     usage: Any = None
 
@@ -508,7 +503,8 @@ class _MessageWatch(_Faulty):
             seen = convert(parse_json(event.data), _Seen)
         match seen.type:
             case "content_block_delta":
-                yield NO_TEXT
+                told = seen.delta or _Delta()
+                yield piece(told.text or told.thinking or told.partial_json)
             case "message_start":
                 if isinstance(seen.message, dict):
                     self._tokens.take(seen.message.get("usage"))
@@ -536,6 +532,8 @@ class _MessageWatch(_Faulty):
             raise RemoteProtocolError(f"an answer without content: {shown(value)}", status=self.head.status)
         self._tokens.take(value.get("usage"))
         self._reason = value.get("stop_reason")
+        if self._tokens.usage() is None:
+            yield piece(json_text_of(value["content"]))
         yield from self._end()
 
     def _end(self) -> Iterator[Event]:

@@ -17,21 +17,24 @@ from tolmach.wire import Head, Limits, Steps, retry_after
 
 __all__ = [
     "NO_TEXT",
+    "WITHHELD",
     "ApiAnswer",
     "Direct",
     "EventsAnswer",
     "FaultTable",
     "ToolCalls",
-    "count",
     "json_text_of",
-    "make_usage",
+    "piece",
     "words",
 ]
 
 _BOM = b"\xef\xbb\xbf"
 
 NO_TEXT = Delta("")
-"""What the watch of an answer that is passed on says for each piece of it."""
+"""What the watch of an answer that is passed on says for a piece of it without a text."""
+
+WITHHELD = Notice("withheld", "the caller has not asked for it")
+"""What it says for an event that is there because the gateway asked for it, and is kept from the caller."""
 
 
 class Direct(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,15 +72,9 @@ def words(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.I)
 
 
-def count(value: Any) -> int:
-    """A number of tokens; 0 for what is none."""
-    return value if type(value) is int and 0 <= value < 1 << 53 else 0
-
-
-def make_usage(prompt: int, completion: int, *, total: int = 0, cached: int = 0, reasoning: int = 0) -> Usage:
-    """The counted tokens: `prompt` with the `cached` ones in it, `completion` with those of the `reasoning`."""
-    total = total or prompt + completion
-    return Usage(prompt, completion, total, cached_tokens=cached, reasoning_tokens=reasoning)
+def piece(text: Any) -> Delta:
+    """What the watch says for a piece of an answer that has this text, as far as it is one."""
+    return Delta(clean(text)) if isinstance(text, str) and text else NO_TEXT
 
 
 def json_text_of(value: Any) -> str:

@@ -32,7 +32,7 @@ from tolmach.errors import (
     Refused,
     RemoteProtocolError,
 )
-from tolmach.protocols.api_answer import Direct, EventsAnswer, FaultTable, count, make_usage, words
+from tolmach.protocols.api_answer import Direct, EventsAnswer, FaultTable, words
 from tolmach.protocols.base import SessionState, Site
 from tolmach.protocols.bodies import arrival, encode_json, json_body, shown, split_address
 from tolmach.protocols.options import (
@@ -50,6 +50,7 @@ from tolmach.protocols.options import (
     tool_input,
     unsupported,
 )
+from tolmach.protocols.usage import count, counted, share
 from tolmach.wire import Call, Decoder, Handshake, Head, Limits, Request
 
 __all__ = ["Gemini"]
@@ -478,14 +479,15 @@ class _ContentAnswer(EventsAnswer):
 def _usage(value: Any) -> Usage | None:
     if not isinstance(value, dict):
         return None
-    told = {
-        name: count(value.get(f"{name}TokenCount"))
-        for name in ("prompt", "toolUsePrompt", "candidates", "thoughts", "total", "cachedContent")
-    }
-    return make_usage(
-        told["prompt"] + told["toolUsePrompt"],
-        told["candidates"] + told["thoughts"],
-        total=told["total"],
-        cached=told["cachedContent"],
-        reasoning=told["thoughts"],
+    # What is 0 is left out.
+    prompt, completion = count(value.get("promptTokenCount", 0)), count(value.get("candidatesTokenCount", 0))
+    if prompt is None or completion is None:
+        return None
+    thoughts = share(value, "thoughtsTokenCount")
+    return counted(
+        prompt + share(value, "toolUsePromptTokenCount"),
+        completion + thoughts,
+        total=count(value.get("totalTokenCount")),
+        cached=share(value, "cachedContentTokenCount"),
+        reasoning=thoughts,
     )

@@ -21,7 +21,7 @@ from tolmach.errors import (
     RemoteProtocolError,
     TruncatedAnswer,
 )
-from tolmach.protocols.api_answer import ApiAnswer, Direct, FaultTable, count, make_usage, words
+from tolmach.protocols.api_answer import ApiAnswer, Direct, FaultTable, words
 from tolmach.protocols.base import SessionState, Site
 from tolmach.protocols.bodies import arrival, encode_json, is_cut, is_page, shown, split_address
 from tolmach.protocols.options import (
@@ -38,6 +38,7 @@ from tolmach.protocols.options import (
     tool_input,
     unsupported,
 )
+from tolmach.protocols.usage import count, counted
 from tolmach.wire import Call, Decoder, Handshake, Head, Limits, Request
 
 __all__ = ["Ollama"]
@@ -277,9 +278,7 @@ class _ChatAnswer(ApiAnswer):
         if told.message is not None:
             yield from self._message(told.message)
         if told.done is True:
-            usage = None
-            if told.prompt_eval_count is not None or told.eval_count is not None:
-                usage = make_usage(count(told.prompt_eval_count), count(told.eval_count))
+            usage = counted(count(told.prompt_eval_count), count(told.eval_count))
             yield from self.conclude(told.done_reason or "stop", usage)
         elif told.message is None:
             raise RemoteProtocolError(f"a line that is no answer: {plain_text(line, 80)}", status=self.head.status)

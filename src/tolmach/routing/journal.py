@@ -1,17 +1,32 @@
 """What was tried for one question: the attempts with their times and outcomes, and who was passed over and why."""
 
 import time
+from collections.abc import Callable
 from typing import Literal
 
-from tolmach.chat import Usage
+from msgspec import Struct
+
+from tolmach.chat import Event, Usage
 from tolmach.errors import TolmachError
 from tolmach.routing.policy import Choice, Failed, Skipped
 from tolmach.routing.targets import Target
 from tolmach.wire import Head
 
-__all__ = ["Attempt", "Journal", "Outcome"]
+__all__ = ["Attempt", "Journal", "Outcome", "Sent"]
 
 Outcome = Literal["", "answered", "failed", "cancelled"]
+
+
+class Sent(Struct, kw_only=True):
+    """A question as it was put to a service, and what came of the answer."""
+
+    prompt: Callable[[], int]
+    """Its tokens, by estimate."""
+    seen: list[Event]
+    begun: bool = False
+    """Whether the service had begun to answer before its first event: its head was no refusal's."""
+    error: TolmachError | None = None
+    """What it failed of, where the attempt has others beside it."""
 
 
 class Attempt:
@@ -20,7 +35,20 @@ class Attempt:
     `why` tells why this target was asked, `first` when its first token came, `ended` when it was over.
     """
 
-    __slots__ = ("ended", "error", "first", "head", "number", "outcome", "probe", "started", "target", "usage", "why")
+    __slots__ = (
+        "ended",
+        "error",
+        "first",
+        "head",
+        "number",
+        "outcome",
+        "probe",
+        "sent",
+        "started",
+        "target",
+        "usage",
+        "why",
+    )
 
     def __init__(self, number: int, target: Target, why: str, started: float, probe: bool) -> None:
         self.number = number
@@ -32,9 +60,18 @@ class Attempt:
         self.ended: float | None = None
         self.outcome: Outcome = ""
         self.error: TolmachError | None = None
+        self.sent: list[Sent] = []
+        """What was sent in it: more than once where several answers are asked for, or one is asked for again."""
         self.usage: Usage | None = None
+        """What it took, once that is settled."""
         self.head: Head | None = None
         """The head of a refusal that came from the target itself, where the body was passed on."""
+
+    def send(self, prompt: Callable[[], int], seen: list[Event]) -> Sent:
+        """Note that a question goes out now, with the list that gets the events of its answer."""
+        sent = Sent(prompt=prompt, seen=seen)
+        self.sent.append(sent)
+        return sent
 
     def __str__(self) -> str:
         """For people: `local/gpt-4o failed (TimedOut) after 0.512 s`."""

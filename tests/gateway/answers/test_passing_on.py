@@ -149,6 +149,8 @@ async def test_streams_go_through_byte_for_byte(replay: tuple[str, Replay], api:
 async def test_bodies_go_through_with_another_model(replay: tuple[str, Replay], api: str):
     url, upstream = replay
     body = question(api, "Привет", stream=True, temperature=1e-7, new={"b": [1, None, 10**30]}, tools=[{"type": "x_1"}])
+    if api == "openai":
+        body["stream_options"] = {"include_usage": True}
     if api == "responses":
         body["previous_response_id"] = "resp_of_the_target"
     secrets = "Cookie: a=b\r\nAuthorization: Bearer callers\r\nX-Api-Key: callers\r\nX-Anything: x\r\n"
@@ -200,7 +202,9 @@ async def test_recorded_answers(replay: tuple[str, Replay], api: str, case: str)
     (recorded,) = load(PROTOCOLS[api], case)
     streamed = recorded.head.content_type == "text/event-stream"
     upstream.gives(recorded.head.header("content-type") or "", recorded.chunks)
-    status, _, answer = await post(url, api, question(api, stream=streamed))
+    asked = streamed and b'"prompt_tokens":' in recorded.body
+    told: dict[str, Any] = {"stream_options": {"include_usage": True}} if asked else {}
+    status, _, answer = await post(url, api, question(api, stream=streamed, **told))
     if case.startswith("error") and case != "error-empty":  # an answer without words goes through, too
         assert status >= 400 or b'"error"' in answer
         assert status >= 400 or not any(mark in answer for mark in ENDS)

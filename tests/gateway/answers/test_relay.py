@@ -1,5 +1,6 @@
 """Answers that are passed on: the bytes as they came, and never an end that did not come."""
 
+import json
 import random
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from tolmach.errors import RemoteProtocolError, TolmachError
 from tolmach.gateway.answers.relay import relay_stream
 from tolmach.protocols import create
 from tolmach.protocols.base import Forwarding, Site
+from tolmach.protocols.lenient import forgiving
 from tolmach.testing import conformance
 from tolmach.testing.damage import damage_events, damage_structure
 from tolmach.testing.decode import cut_at_random
@@ -187,4 +189,52 @@ def test_completions_say_what_they_cost():
     (recorded,) = load("openai", "stream")
     decoder = watch("openai", recorded.head)
     events = [*decoder.feed(recorded.body), *decoder.close()]
-    assert [type(event) for event in events if event != Delta("")] == [Usage, Done]
+    assert [type(event) for event in events if type(event) is not Delta] == [Usage, Done]
+
+
+# What the gateway asks for and the caller has not
+
+
+def asking(body: Any, **options: Any) -> Call:
+    protocol = create("openai", options)
+    assert isinstance(protocol, Forwarding)
+    site = Site(name="Api", url="https://api.test/v1", protocol=protocol)
+    return protocol.forward("openai", site, json.dumps(body).encode(), "m", new_state())
+
+
+@pytest.mark.parametrize(
+    ("stream", "options", "sent"),
+    [
+        (True, None, {"include_usage": True}),
+        (True, {"include_usage": False}, {"include_usage": True}),
+        (True, {"include_obfuscation": False}, {"include_obfuscation": False, "include_usage": True}),
+        (True, {"include_usage": True}, {"include_usage": True}),
+        # The service says what is wrong with it.
+        (True, [1], [1]),
+        (True, {"include_usage": 1}, {"include_usage": 1}),
+        (False, None, None),
+    ],
+)
+def test_the_usage_of_a_stream_is_asked_for(stream: bool, options: Any, sent: Any):
+    body = {"model": "x", "stream": stream, "messages": [], "stream_options": options}
+    assert json.loads(asking(body).request.body) == {**body, "model": "m", "stream_options": sent}
+    assert json.loads(asking(body, include_usage=False).request.body) == {**body, "model": "m"}
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+async def test_the_usage_is_kept_from_who_did_not_ask(resumable: bool):
+    (recorded,) = load("openai", "stream")
+    usage, done = recorded.body.split(b"\n\n")[-3:-1]
+    assert b'"usage":{' in usage
+    for asked in (False, True):
+        body = {"stream": True, **({"stream_options": {"include_usage": True}} if asked else {})}
+        for pieces in ([recorded.body], single(recorded.body)):
+            seen: list[Event] = []
+            decoder = asking(body).decoder(recorded.head)
+            if resumable:
+                decoder = forgiving(decoder, recorded.head, LIMIT)
+            out = [chunk async for chunk in relay_stream(Pieces(recorded.head, pieces), decoder, seen, LIMIT)]
+            assert (usage in b"".join(out)) is asked
+            assert b"".join(out).replace(usage + b"\n\n", b"") == recorded.body.replace(usage + b"\n\n", b"")
+            assert [event for event in seen if type(event) is Usage] == [Usage(9, 12, 21)]
+            assert out[-1].startswith(done)

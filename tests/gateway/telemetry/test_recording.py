@@ -21,6 +21,9 @@ output = 20
 [prices."*/cut"]
 input = 1000
 output = 2000
+[prices."*/silent"]
+input = 1000
+output = 2000
 [routes.over]
 targets = ["up/bad", "up/good"]
 [routes.resumed]
@@ -123,11 +126,11 @@ async def test_what_is_answered_and_by_whom(tmp_path: Path) -> None:
         "hedged": (("up/silent", "cancelled", 0), answered),
     }
     costs = {name: row.cost for name, row in rows.items()}
-    # What broke off had given two pieces, and was a question too.
-    for name in ("resumed", "restarted"):
-        broken = costs.pop(name)
-        assert broken is not None
-        assert broken > COST + 2 * 2000
+    # What broke off had given two pieces, and was a question too; what lost the race was a question.
+    for name, pieces in (("resumed", 2), ("restarted", 2), ("hedged", 0)):
+        more = costs.pop(name)
+        assert more is not None
+        assert COST + pieces * 2000 < more < COST + 2 * PROMPT * 1000 + 3 * 2000
     assert set(costs.values()) == {COST}
     assert sum(len(row.attempts) for row in rows.values()) == upstream.asked.total()
 
@@ -170,9 +173,10 @@ async def test_what_is_not_answered_to_its_end(tmp_path: Path) -> None:
     }
     assert {name for name, row in rows.items() if row.error} == set(rows) - {"gone", "early"}
     # What had been used is kept, by estimate; nothing else has any.
-    assert {name for name, row in rows.items() if row.estimated} == {"gone", "broken"}
-    assert rows["gone"].tokens[1] == 1
-    assert rows["broken"].tokens[1] == 2
+    assert {name for name, row in rows.items() if row.estimated} == {"gone", "early", "broken"}
+    assert {name: rows[name].tokens[1] for name in ("gone", "early", "broken")} == {"gone": 1, "early": 0, "broken": 2}
+    assert rows["early"].tokens[0] == rows["gone"].tokens[0] > 0
+    assert rows["early"].cost == rows["early"].tokens[0] * 1000
     assert all(row.tokens == (0, 0) for row in rows.values() if not row.estimated)
     assert rows["broken"].cost == rows["broken"].tokens[0] * 1000 + 2 * 2000
     assert {name for name, row in rows.items() if row.cost is None} == {"gone"}  # it has no price

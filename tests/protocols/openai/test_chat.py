@@ -350,7 +350,11 @@ def piece(delta: Any, reason: Any = None, **more: Any) -> Any:
         ),
         # Usage that is none does not spoil the answer.
         ([piece({"content": "a"}), {"choices": [], "usage": {"prompt_tokens": 1.5}}], [Delta("a"), Done()]),
-        ([piece({"content": "a"}), {"usage": {"prompt_tokens": 3}}], [Delta("a"), Usage(3, 0, 3), Done()]),
+        ([piece({"content": "a"}), {"usage": {"prompt_tokens": 3}}], [Delta("a"), Done()]),
+        (
+            [{**piece({"content": "a"}), "usage": {"prompt_tokens": 3.0, "completion_tokens": 2}}, {"choices": []}],
+            [Delta("a"), Usage(3, 2, 5), Done()],
+        ),
         ([piece({"content": "a"}), {"usage": [10**400, True]}], [Delta("a"), Done()]),
     ],
 )

@@ -16,7 +16,7 @@ from tolmach.errors import ProviderError, TolmachError
 from tolmach.gateway.answers.choices import answer_several
 from tolmach.gateway.answers.conversations import Conversations, Responses
 from tolmach.gateway.answers.early_head import EarlyHead
-from tolmach.gateway.answers.outcomes import Outcomes, used_by
+from tolmach.gateway.answers.outcomes import Outcomes
 from tolmach.gateway.answers.question import Question
 from tolmach.gateway.answers.recovery import Recovery
 from tolmach.gateway.answers.streams import Stream
@@ -69,7 +69,7 @@ class Answering:
         """Answer what is no chat, such as embeddings, by the targets that take the body as it is."""
         question = Question(context, surface, plan, body, self._now(), self._outcomes.memory, api)
         answer = await self._router.begin(plan, context.journal, question.passed_on)
-        self._outcomes.ended(context, answer.attempt, answer.seen)
+        self._outcomes.ended(context, answer.attempt)
         context.answered_by(answer.attempt)
         await context.send(200, answer.body)
 
@@ -99,7 +99,7 @@ class Answering:
         try:
             await self._write(context, question, plan, stream)
         except BaseException:
-            self._outcomes.cancelled(context, stream.attempt, stream.seen, stream.asked)
+            self._outcomes.cancelled(context, stream.attempt)
             raise
         finally:
             await stream.aclose()
@@ -114,7 +114,7 @@ class Answering:
             try:
                 await self._write_pieces(context, question, stream, writer)
             except TolmachError as error:
-                self._outcomes.broke(context, attempt, error, stream.seen, asked)
+                self._outcomes.broke(context, attempt, error)
                 if not await Recovery(self._outcomes, context, question, plan, stream).run(writer):
                     self._outcomes.log_failure(context, error)
                     await writer.write(stream.encoder.fail(context.public_error(error, attempt.target)))
@@ -152,9 +152,6 @@ class Answering:
             try:
                 async with aclosing(stream.pieces()) as pieces:
                     return stream, b"".join([stream.opening, *[piece async for piece in pieces]])
-            except TolmachError:
-                attempt.usage = used_by(context, stream.seen, stream.asked)
-                raise
             finally:
                 await stream.aclose()
 

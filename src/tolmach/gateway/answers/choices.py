@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct, structs
 
-from tolmach.chat import Event, Notice, Usage
+from tolmach.chat import Event, Notice
 from tolmach.errors import TolmachError, UnsupportedFeature
 from tolmach.gateway.answers.degradation import ask
 from tolmach.gateway.answers.early_head import EarlyHead
@@ -46,12 +46,10 @@ async def answer_several(
             await streams.write(outcomes, context)
         finally:
             await streams.aclose()
-            outcomes.cancelled(context, streams.attempt, streams.seen, streams.asked)
+            outcomes.cancelled(context, streams.attempt)
         return
     found = await outcomes.router.begin(plan, context.journal, _Opening(question, n).whole)
-    await outcomes.complete(
-        context, found.attempt, _counted([event for answer in found.answers for event in answer]), found.asked
-    )
+    await outcomes.complete(context, found.attempt)
     context.answered_by(found.attempt)
     context.degraded(found.asked.echo.get("dropped", ()), found.answers[0])
     label = question.label(found.attempt.target)
@@ -65,28 +63,34 @@ class _Opening:
         self._question = question
         self._n = n
 
-    async def _asking(self, target: Target, timeouts: Timeouts) -> tuple[Asked, list[AsyncGenerator[Event, None]]]:
+    async def _asking(
+        self, target: Target, attempt: Attempt, timeouts: Timeouts
+    ) -> tuple[Asked, list[list[Event]], list[AsyncGenerator[Event, None]]]:
+        """The question, and for each answer the list that is to get its events, and the events."""
         asked = await self._question.asked()
         options = {name: value for name, value in asked.turn.options.items() if name != "n"}
         asked = structs.replace(asked, turn=structs.replace(asked.turn, model=target.model, options=options))
-        return asked, [ask(target, asked.turn, timeouts) for _ in range(self._n)]
+        answers: list[list[Event]] = [[] for _ in range(self._n)]
+        return asked, answers, [ask(target, asked.turn, timeouts, attempt, seen) for seen in answers]
 
     async def whole(self, target: Target, attempt: Attempt, timeouts: Timeouts) -> _Answers:
-        asked, asking = await self._asking(target, timeouts)
+        asked, answers, asking = await self._asking(target, attempt, timeouts)
 
-        async def collect(events: AsyncGenerator[Event, None]) -> list[Event]:
-            async with aclosing(events):
-                return [event async for event in events]
+        async def collect(seen: list[Event], events: AsyncGenerator[Event, None]) -> None:
+            async with aclosing(_noted(attempt, seen, events)) as noted:
+                async for _ in noted:
+                    pass
 
-        answers = await _all([collect(events) for events in asking])
+        await _all([collect(*each) for each in zip(answers, asking, strict=True)])
         attempt.first = self._question.context.journal.now()
         return _Answers(attempt, asked, answers)
 
     async def streams(self, target: Target, attempt: Attempt, timeouts: Timeouts) -> "_Streams":
-        asked, asking = await self._asking(target, timeouts)
+        asked, answers, asking = await self._asking(target, attempt, timeouts)
         surface = self._question.surface
         assert isinstance(surface, OpenAISurface)
-        streams = _Streams(attempt, asked, surface.streams(asked, self._question.label(target), self._n), asking)
+        encoder = surface.streams(asked, self._question.label(target), self._n)
+        streams = _Streams(attempt, asked, encoder, answers, asking)
         try:
             await streams.begin()
         except BaseException:
@@ -100,7 +104,12 @@ class _Streams:
     """Answers that arrive side by side, in one stream."""
 
     def __init__(
-        self, attempt: Attempt, asked: Asked, encoder: SeveralStreams, asking: list[AsyncGenerator[Event, None]]
+        self,
+        attempt: Attempt,
+        asked: Asked,
+        encoder: SeveralStreams,
+        answers: list[list[Event]],
+        asking: list[AsyncGenerator[Event, None]],
     ) -> None:
         self.attempt = attempt
         self.asked = asked
@@ -108,11 +117,12 @@ class _Streams:
         self.seen: list[Event] = []
         self._arrived: asyncio.Queue[tuple[int, Event] | None] = asyncio.Queue(maxsize=64)
         self._before: list[tuple[int, Event]] = []
+        self._answers = answers
         self._pumping = asyncio.ensure_future(self._pump_all(asking))
 
     async def _pump(self, index: int, events: AsyncGenerator[Event, None]) -> None:
-        async with aclosing(events):
-            async for event in events:
+        async with aclosing(_noted(self.attempt, self._answers[index], events)) as noted:
+            async for event in noted:
                 await self._arrived.put((index, event))
 
     async def _pump_all(self, asking: list[AsyncGenerator[Event, None]]) -> None:
@@ -148,13 +158,13 @@ class _Streams:
                     self.seen.append(item[1])
                     data = self.encoder.feed(*item)
                     if self.encoder.ended:
-                        await outcomes.complete(context, self.attempt, _counted(self.seen), self.asked)
+                        await outcomes.complete(context, self.attempt)
                     if data:
                         await writer.write(data)
                 if not self.encoder.ended:
                     await self._pumping  # raises what failed
             except TolmachError as error:
-                outcomes.broke(context, self.attempt, error, _counted(self.seen), self.asked)
+                outcomes.broke(context, self.attempt, error)
                 outcomes.log_failure(context, error)
                 await writer.write(self.encoder.fail(context.public_error(error, self.attempt.target)))
 
@@ -166,18 +176,20 @@ class _Streams:
         await asyncio.gather(self._pumping, return_exceptions=True)
 
 
-def _counted(seen: list[Event]) -> list[Event]:
-    """The events, and behind them what all answers took together where the service counts it."""
-    usages = [event for event in seen if type(event) is Usage]
-    if not usages:
-        return seen
-    total = Usage(
-        sum(one.prompt_tokens for one in usages),
-        sum(one.completion_tokens for one in usages),
-        sum(one.total_tokens for one in usages),
-        any(one.estimated for one in usages),
-    )
-    return [*seen, total]
+async def _noted(
+    attempt: Attempt, seen: list[Event], events: AsyncGenerator[Event, None]
+) -> AsyncGenerator[Event, None]:
+    """The events of one answer, put into `seen`; what it failed of is its own."""
+    try:
+        async with aclosing(events):
+            async for event in events:
+                seen.append(event)
+                yield event
+    except TolmachError as error:
+        for sent in attempt.sent:
+            if sent.seen is seen:
+                sent.error = error
+        raise
 
 
 async def _all(waiting: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -3,11 +3,13 @@
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 
 from tolmach.chat import ChatRequest, Done, Event, Usage
-from tolmach.errors import ContextTooLong
-from tolmach.gateway.answers.estimate import answer_texts, estimate_usage
+from tolmach.errors import ContextTooLong, TolmachError
+from tolmach.gateway.answers.estimate import answer_texts, estimate_prompt, estimate_usage
 from tolmach.gateway.emulation.instructions import answer, emulate
+from tolmach.routing.journal import Attempt, Sent
 from tolmach.routing.targets import Target
 from tolmach.transport import Timeouts
 
@@ -46,10 +48,19 @@ _WORDS_COUNT = (
 )
 
 
-def ask(target: Target, turn: ChatRequest, timeouts: Timeouts, *, forgive: bool = False) -> AsyncGenerator[Event, None]:
+def ask(
+    target: Target,
+    turn: ChatRequest,
+    timeouts: Timeouts,
+    attempt: Attempt,
+    seen: list[Event],
+    *,
+    forgive: bool = False,
+) -> AsyncGenerator[Event, None]:
     """The events of the target's answer, with what its provider emulates.
 
-    With `forgive` one malformed event of a stream is left out.
+    Whoever asks puts them into `seen`. What is sent is noted in `attempt`. With `forgive` one malformed event of a
+    stream is left out.
 
     Raises `BadRequest` or `UnsupportedFeature` for what cannot be emulated; the generator raises
     `UnsupportedFeature` for what the target cannot honour.
@@ -58,25 +69,26 @@ def ask(target: Target, turn: ChatRequest, timeouts: Timeouts, *, forgive: bool 
     strict = True if provider.strict else NEVER_DROPPED
     emulation = emulate(turn, provider.emulate) if provider.emulate else None
     if emulation is None:
+        attempt.send(partial(estimate_prompt, turn), seen)
         return target.session.ask(turn, strict=strict, timeouts=timeouts, forgive=forgive)
 
-    def attempt(turn: ChatRequest) -> AsyncGenerator[Event, None]:
-        return _counted(turn, target.session.ask(turn, strict=strict, timeouts=timeouts, forgive=forgive))
+    def put(turn: ChatRequest) -> AsyncGenerator[Event, None]:
+        events = target.session.ask(turn, strict=strict, timeouts=timeouts, forgive=forgive)
+        return _counted(turn, events, attempt.send(partial(estimate_prompt, turn), []))
 
-    return answer(emulation, attempt, _call_id)
+    return answer(emulation, put, _call_id)
 
 
 def _call_id() -> str:
     return f"call_{secrets.token_hex(12)}"
 
 
-async def _counted(turn: ChatRequest, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """The events, with an estimate of the tokens where the service does not count them.
+async def _counted(turn: ChatRequest, events: AsyncGenerator[Event, None], sent: Sent) -> AsyncGenerator[Event, None]:
+    """The events, noted as what came of what was `sent`, with an estimate of the tokens where the service tells none.
 
     What is asked and answered here is longer than what the caller sees, so the surface cannot tell.
     """
-    seen: list[Event] = []
-    counted = False
+    seen, counted = sent.seen, False
     try:
         async with aclosing(events):
             async for event in events:
@@ -85,6 +97,8 @@ async def _counted(turn: ChatRequest, events: AsyncGenerator[Event, None]) -> As
                     yield estimate_usage(turn, answer_texts(seen))
                 seen.append(event)
                 yield event
-    except ContextTooLong as error:
-        error.args = (f"{error} {_WORDS_COUNT}",)
+    except TolmachError as error:
+        sent.error = error
+        if isinstance(error, ContextTooLong):
+            error.args = (f"{error} {_WORDS_COUNT}",)
         raise

@@ -8,6 +8,7 @@ Chinese, Japanese, Korean, code and JSON, and up to 35 % too high for Greek, Heb
 Thai, where the older tokenizers count two to three times as many. A sentence may be a quarter off.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,13 +16,25 @@ import msgspec
 
 from tolmach.chat import ChatRequest, Delta, Event, Image, Message, Reasoning, Text, ToolCallDelta, Usage
 
-__all__ = ["answer_texts", "estimate_messages", "estimate_prompt", "estimate_tokens", "estimate_usage"]
+__all__ = [
+    "ENCODED_FILE",
+    "answer_texts",
+    "estimate_body",
+    "estimate_messages",
+    "estimate_prompt",
+    "estimate_tokens",
+    "estimate_usage",
+]
 
 _PER_MESSAGE = 4
 """Tokens around each message: its role and the marks between messages."""
 _PER_IMAGE = 765
 """Tokens of a picture: what OpenAI counts for one of 1024 x 1024 (a low `detail` is 85)."""
 _PER_IMAGE_LOW = 85
+
+
+ENCODED_FILE = re.compile(rb"[A-Za-z0-9+/=_-]{4096,}")
+"""A picture or another file in a body, by its BASE64."""
 
 
 def _bytes(*ranges: tuple[int, int]) -> bytes:
@@ -69,6 +82,12 @@ def estimate_prompt(turn: ChatRequest) -> int:
         if described := turn.options.get(name):
             tokens += estimate_tokens(_json(described))
     return tokens
+
+
+def estimate_body(body: bytes) -> int:
+    """The tokens of a question's body that is not read, roughly: a fourth of its bytes, but for files in it."""
+    files = [len(file) for file in ENCODED_FILE.findall(body)]
+    return (len(body) - sum(files)) // 4 + 1 + _PER_IMAGE * len(files)
 
 
 def estimate_usage(turn: ChatRequest, texts: Iterable[str]) -> Usage:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from tolmach.chat import Delta, Event, Usage
+from tolmach.chat import Event
 from tolmach.errors import TolmachError
 from tolmach.gateway.answers.conversations import Conversations, MemoryStore, Responses
-from tolmach.gateway.answers.estimate import answer_texts, estimate_usage
 from tolmach.gateway.answers.keep_alive import KeepAlive
+from tolmach.gateway.answers.spent import settle
 from tolmach.gateway.context import RequestContext
 from tolmach.gateway.http import Writer
 from tolmach.gateway.surfaces.base import Asked, Label
@@ -19,12 +19,9 @@ from tolmach.routing.journal import Attempt
 from tolmach.routing.router import Router
 from tolmach.routing.targets import Target
 
-__all__ = ["Outcomes", "used_by"]
+__all__ = ["Outcomes"]
 
 _log = logging.getLogger("tolmach.gateway")
-
-_BYTES_PER_TOKEN = 4
-"""Of the body of a question, roughly."""
 
 
 class _Pinging(Protocol):
@@ -74,7 +71,7 @@ class Outcomes:
         self,
         context: RequestContext,
         attempt: Attempt,
-        seen: Sequence[Event],
+        seen: Sequence[Event] = (),
         asked: Asked | None = None,
         label: Label | None = None,
     ) -> None:
@@ -87,7 +84,7 @@ class Outcomes:
             return
         if asked is not None and label is not None:
             await self.remember(context, attempt.target, asked, seen, label)
-        self.ended(context, attempt, seen, asked)
+        self.ended(context, attempt)
         context.complete = True
 
     # What is remembered
@@ -104,59 +101,24 @@ class Outcomes:
 
     # What is counted
 
-    def ended(
-        self, context: RequestContext, attempt: Attempt, seen: Sequence[Event], asked: Asked | None = None
-    ) -> None:
+    def ended(self, context: RequestContext, attempt: Attempt) -> None:
         """The attempt gave the whole answer."""
-        self._used(context, attempt, seen, asked)
         self.router.answered(context.journal, attempt)
+        context.usage = settle(attempt)
 
-    def broke(
-        self,
-        context: RequestContext,
-        attempt: Attempt,
-        error: TolmachError,
-        seen: Sequence[Event],
-        asked: Asked | None = None,
-    ) -> None:
+    def broke(self, context: RequestContext, attempt: Attempt, error: TolmachError) -> None:
         """The attempt broke off after its first token; what it had used is kept."""
-        self._used(context, attempt, seen, asked)
         self.router.failed(context.journal, attempt, error)
+        context.usage = settle(attempt)
 
-    def cancelled(
-        self, context: RequestContext, attempt: Attempt, seen: Sequence[Event] = (), asked: Asked | None = None
-    ) -> None:
+    def cancelled(self, context: RequestContext, attempt: Attempt) -> None:
         """The caller went away in mid-answer."""
         if not attempt.outcome:
-            self._used(context, attempt, seen, asked)
             self.router.cancelled(context.journal, attempt)
-
-    def _used(self, context: RequestContext, attempt: Attempt, seen: Sequence[Event], asked: Asked | None) -> None:
-        context.usage = attempt.usage = used_by(context, seen, asked)
+            context.usage = settle(attempt)
 
     def log_failure(self, context: RequestContext, error: TolmachError) -> None:
         """A question that ends in an error."""
         context.error = type(error).__name__
         self.metrics.failed(context.surface, context.target, context.error)
         _log.info("request %s: %s: %s", context.id, type(error).__name__, error)
-
-
-def used_by(context: RequestContext, seen: Sequence[Event], asked: Asked | None) -> Usage:
-    """The tokens of an answer as the service counted them, else by estimate."""
-    return _counted(seen) or _estimated(context, seen, asked)
-
-
-def _counted(seen: Sequence[Event]) -> Usage | None:
-    """The last count of tokens among the events; it stands near their end."""
-    for event in reversed(seen):
-        if type(event) is Usage:
-            return event
-    return None
-
-
-def _estimated(context: RequestContext, seen: Sequence[Event], asked: Asked | None) -> Usage:
-    """What an answer took whose tokens nobody has counted; of one that was passed on, by its size."""
-    if asked is not None:
-        return estimate_usage(asked.turn, answer_texts(seen))
-    prompt, completion = context.size // _BYTES_PER_TOKEN, sum(type(event) is Delta for event in seen)
-    return Usage(prompt, completion, prompt + completion, estimated=True)

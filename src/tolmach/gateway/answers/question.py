@@ -11,7 +11,7 @@ from tolmach.chat import ChatRequest, Event, Message, Notice
 from tolmach.errors import ProviderError, RemoteProtocolError, TolmachError, UnsupportedFeature
 from tolmach.gateway.answers.conversations import Conversations, Responses
 from tolmach.gateway.answers.degradation import ask
-from tolmach.gateway.answers.estimate import answer_texts, estimate_usage
+from tolmach.gateway.answers.estimate import estimate_body, estimate_prompt
 from tolmach.gateway.answers.relay import read_events, relay_whole
 from tolmach.gateway.answers.streams import EventStream, RelayedStream
 from tolmach.gateway.context import RequestContext
@@ -28,6 +28,13 @@ __all__ = ["Question", "Whole"]
 
 _SINGLE = frozenset({"logprobs", "n"})
 """What the events of an answer do not carry."""
+
+
+_FREE = frozenset({"anthropic/count_tokens"})
+"""What services ask nothing for."""
+
+_LONGEST_READ = 1 << 20
+"""Bytes of a body that is read for an estimate alone: what is longer would hold up all others."""
 
 
 class Whole(Struct, frozen=True):
@@ -65,6 +72,7 @@ class Question:
         self._created = int(now)
         self._conversations, self._responses = memory
         self._asked: Asked | None = None
+        self._prompt: int | None = None
         self._id = ""
         self.resumes = plan.rules.recover == "resume" and plan.rules.attempts > 1
 
@@ -94,6 +102,22 @@ class Question:
             )
         return structs.replace(asked, turn=turn)
 
+    def prompt_tokens(self) -> int:
+        """The tokens of the question, by estimate; of a body that is no question here, by its size."""
+        if self._prompt is None:
+            self._prompt = self._estimated()
+        return self._prompt
+
+    def _estimated(self) -> int:
+        if self.api in _FREE:
+            return 0
+        if self._asked is None and self.api == self.surface.name and len(self.body) <= _LONGEST_READ:
+            try:
+                return estimate_prompt(self.surface.parse(self.body).turn)
+            except TolmachError:
+                return estimate_body(self.body)  # the target takes what is not known here
+        return estimate_body(self.body) if self._asked is None else estimate_prompt(self._asked.turn)
+
     # Whole answers
 
     async def whole(self, target: Target, attempt: Attempt, timeouts: Timeouts) -> Whole:
@@ -101,8 +125,8 @@ class Question:
         if self.api in target.forwards:
             answer = await self._passed_on(target, attempt, timeouts)
         else:
-            asked = await self.put_to(target)
-            answer = await self._written(target, attempt, asked, ask(target, asked.turn, timeouts))
+            asked, seen = await self.put_to(target), list[Event]()
+            answer = await self._written(target, attempt, asked, ask(target, asked.turn, timeouts, attempt, seen), seen)
         return answer
 
     async def passed_on(self, target: Target, attempt: Attempt, timeouts: Timeouts) -> Whole:
@@ -113,13 +137,15 @@ class Question:
 
     async def _passed_on(self, target: Target, attempt: Attempt, timeouts: Timeouts) -> Whole:
         call = target.forward(self.api, self.body, self.context.incoming.headers)
-        session = target.session
+        session, seen = target.session, list[Event]()
+        sent = attempt.send(self.prompt_tokens, seen)
         exchange = await session.exchange(call.request, timeouts)
         try:
             head = exchange.head
-            if head.status < 400 and head.content_type == "text/event-stream":
-                return await self._read_again(target, attempt, call.request, exchange)
-            seen: list[Event] = []
+            sent.begun = head.status < 400
+            if sent.begun and head.content_type == "text/event-stream":
+                asked, events = await self._events(target, call.request, exchange)
+                return await self._written(target, attempt, asked, events, seen)
             try:
                 body = await relay_whole(exchange, call.decoder(head), seen, session.limits.response_bytes)
             except ProviderError:
@@ -130,26 +156,20 @@ class Question:
         attempt.first = self.context.journal.now()
         return Whole(attempt, body, seen)
 
-    async def _read_again(self, target: Target, attempt: Attempt, request: Request, exchange: Exchange) -> Whole:
-        """Put together what came as a stream although it was not asked for as one."""
-        asked, events = await self._events(target, request, exchange)
-        return await self._written(target, attempt, asked, events)
-
     async def _written(
-        self, target: Target, attempt: Attempt, asked: Asked, events: AsyncGenerator[Event, None]
+        self,
+        target: Target,
+        attempt: Attempt,
+        asked: Asked,
+        events: AsyncGenerator[Event, None],
+        seen: list[Event],
     ) -> Whole:
-        seen: list[Event] = []
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    if attempt.first is None and type(event) is not Notice:
-                        attempt.first = self.context.journal.now()
-                    seen.append(event)
-        except TolmachError:
-            if texts := list(answer_texts(seen)):
-                # Nobody sees this part of an answer, but it was made.
-                attempt.usage = estimate_usage(asked.turn, texts)
-            raise
+        """The answer put together from events, which go into `seen`."""
+        async with aclosing(events):
+            async for event in events:
+                if attempt.first is None and type(event) is not Notice:
+                    attempt.first = self.context.journal.now()
+                seen.append(event)
         label = self.label(target)
         return Whole(attempt, self.surface.whole(asked, seen, label), seen, asked, label)
 
@@ -158,7 +178,8 @@ class Question:
     ) -> tuple[Asked, AsyncGenerator[Event, None]]:
         """The events of an answer that came in another form than it was asked for."""
         reader = target.session.site.protocol.reader(request)
-        asked = self.surface.parse(request.body)
+        # The caller's own body: what is asked for beside it is not the caller's to see.
+        asked = self.surface.parse(self.body)
         if reader is None or not _SINGLE.isdisjoint(asked.turn.options):
             raise RemoteProtocolError("the service did not answer in the form that it was asked for")
         return asked, read_events(exchange, reader(exchange.head))
@@ -169,17 +190,20 @@ class Question:
         """The target's answer from its first token on."""
         if self.api in target.forwards:
             return await self._stream_passed_on(target, attempt, timeouts)
-        asked = await self.put_to(target)
-        events = ask(target, asked.turn, timeouts, forgive=self.resumes)
-        return await self._stream_written(target, attempt, asked, events)
+        asked, seen = await self.put_to(target), list[Event]()
+        events = ask(target, asked.turn, timeouts, attempt, seen, forgive=self.resumes)
+        return await self._stream_written(target, attempt, asked, events, seen)
 
     async def _stream_passed_on(
         self, target: Target, attempt: Attempt, timeouts: Timeouts
     ) -> "RelayedStream | EventStream":
         call = target.forward(self.api, self.body, self.context.incoming.headers)
+        seen: list[Event] = []
+        sent = attempt.send(self.prompt_tokens, seen)
         exchange = await target.session.exchange(call.request, timeouts)
         try:
             head = exchange.head
+            sent.begun = head.status < 400
             decoder = call.decoder(head)
             if head.status >= 400:
                 try:
@@ -190,12 +214,13 @@ class Question:
                 raise RemoteProtocolError(f"a refusal ({head.status}) that reads like an answer", status=head.status)
             if head.content_type != "text/event-stream":
                 asked, events = await self._events(target, call.request, exchange)
-                return await self._stream_written(target, attempt, asked, events, exchange)
+                return await self._stream_written(target, attempt, asked, events, seen, exchange)
             stream = RelayedStream(
                 attempt,
                 exchange,
                 forgiving(decoder, head, target.session.limits.event_bytes) if self.resumes else decoder,
                 self.surface.stream(Asked(turn=_NO_TURN), self.label(target)),
+                seen,
                 target.session.limits.event_bytes,
                 target.session.site.protocol.reader(call.request) if self.resumes else None,
             )
@@ -212,9 +237,10 @@ class Question:
         attempt: Attempt,
         asked: Asked,
         events: AsyncGenerator[Event, None],
+        seen: list[Event],
         exchange: Exchange | None = None,
     ) -> EventStream:
-        stream = EventStream(attempt, asked, self.surface.stream(asked, self.label(target)), events, exchange)
+        stream = EventStream(attempt, asked, self.surface.stream(asked, self.label(target)), events, seen, exchange)
         try:
             await stream.begin()
         except BaseException:
@@ -231,8 +257,8 @@ class Question:
         turn = asked.turn
         if target.provider.prefill and so_far:
             turn = structs.replace(turn, messages=(*turn.messages, Message("assistant", so_far)))
-        events = ask(target, turn, timeouts)
-        return await self._stream_written(target, attempt, asked, events)
+        seen: list[Event] = []
+        return await self._stream_written(target, attempt, asked, ask(target, turn, timeouts, attempt, seen), seen)
 
 
 _NO_TURN: Any = ChatRequest(messages=())

@@ -62,11 +62,11 @@ class Recovery:
             try:
                 await self._write(writer, rest)
             except TolmachError as error:
-                self._outcomes.broke(self._context, rest.attempt, error, rest.seen, rest.asked)
+                self._outcomes.broke(self._context, rest.attempt, error)
                 if not self._answer.possible:
                     return False
             except BaseException:
-                self._outcomes.cancelled(self._context, rest.attempt, rest.seen, rest.asked)
+                self._outcomes.cancelled(self._context, rest.attempt)
                 raise
             else:
                 return True

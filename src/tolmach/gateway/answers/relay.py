@@ -7,13 +7,17 @@ in an error event and never in an end mark.
 
 from collections.abc import AsyncGenerator, AsyncIterable
 
-from tolmach.chat import Done, Event, Notice
+from tolmach.chat import Delta, Done, Event, Notice
 from tolmach.decoding import split_events, without_lead
 from tolmach.errors import RemoteProtocolError
+from tolmach.protocols.api_answer import WITHHELD
 from tolmach.transport.base import Exchange, read
 from tolmach.wire import Decoder
 
 __all__ = ["SKIPPED", "read_events", "relay_stream", "relay_whole"]
+
+_PIECES = 256
+"""So many pieces of an answer are kept apart."""
 
 SKIPPED = b": an event of the service could not be read and was left out\n\n"
 """Stands in a stream for an event that was skipped: a comment, which readers pass over."""
@@ -24,13 +28,13 @@ async def relay_stream(
 ) -> AsyncGenerator[bytes, None]:
     """The bytes of an answer's body, event by event as they come; what they mean is added to `seen`.
 
-    An event of which the decoder says that it was skipped (a `Notice`) does not go through. An answer that is
-    whole at the end of its body, without the mark that callers wait for, gets `end_mark`.
+    An event of which the decoder says that it was skipped (a `Notice`) or is `WITHHELD` does not go through. An answer
+    that is whole at the end of its body, without the mark that callers wait for, gets `end_mark`.
 
     Ends with the answer. Raises the decoder's error after the events that stood before it, and
     `RemoteProtocolError` for an event longer than `limit` bytes.
     """
-    rest = b""
+    rest, most = b"", _PIECES
     async for data in pieces:
         events, rest = split_events(rest + data if rest else data)
         if len(rest) > limit:
@@ -38,17 +42,29 @@ async def relay_stream(
         for raw in events:
             meant = list(decoder.feed(raw))
             seen += meant
+            if len(seen) > most:
+                _join_texts(seen)
+                most = len(seen) + _PIECES
             if not meant:
                 yield raw
                 continue
-            last = type(meant[-1])
-            yield SKIPPED if last is Notice else raw
-            if last is Done:
+            last = meant[-1]
+            if type(last) is not Notice:
+                yield raw
+            elif last != WITHHELD:
+                yield SKIPPED
+            if type(last) is Done:
                 return
     seen.extend(decoder.feed(rest))
     seen.extend(decoder.close())
     if end_mark:
         yield end_mark
+
+
+def _join_texts(seen: list[Event]) -> None:
+    """Put the texts together: a list of pieces takes twenty times the memory of what they say."""
+    text = "".join([event.text for event in seen if type(event) is Delta])
+    seen[:] = [*(event for event in seen if type(event) is not Delta), Delta(text)]
 
 
 async def relay_whole(exchange: Exchange, decoder: Decoder, seen: list[Event], limit: int) -> bytes:

@@ -37,12 +37,13 @@ class RelayedStream:
         exchange: Exchange,
         decoder: Decoder,
         encoder: StreamEncoder,
+        seen: list[Event],
         event_bytes: int,
         reader: Callable[[Head], Decoder] | None,
     ) -> None:
         self.attempt = attempt
         self.encoder = encoder
-        self.seen: list[Event] = []
+        self.seen = seen
         self.opening = b""
         self._exchange = exchange
         self._pieces = aiter(exchange)
@@ -118,12 +119,13 @@ class EventStream:
         asked: Asked,
         encoder: StreamEncoder,
         events: AsyncGenerator[Event, None],
+        seen: list[Event],
         exchange: Exchange | None = None,
     ) -> None:
         self.attempt = attempt
         self.asked = asked
         self.encoder = encoder
-        self.seen: list[Event] = []
+        self.seen = seen
         self.opening = b""
         self.events = events
         self._exchange = exchange

@@ -47,7 +47,9 @@ from tolmach.protocols.bodies import (
     split_address,
 )
 from tolmach.protocols.openai.faults import Fault, fault_error, find_fault, http_error
-from tolmach.protocols.openai.watch import CompletionWatch, EmbeddingsWatch, with_model
+from tolmach.protocols.openai.watch import CompletionWatch, EmbeddingsWatch, ask_for_usage
+from tolmach.protocols.passed_on import read_fields, written
+from tolmach.protocols.usage import chat_usage
 from tolmach.wire import Call, Decoder, Handshake, Head, Limits, Request, Steps
 
 __all__ = ["OpenAI"]
@@ -134,11 +136,13 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         made = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
         if site.api_key:
             made["authorization"] = f"Bearer {site.api_key}"
+        fields = read_fields(body)
         if api == "embeddings":
-            request = Request("POST", self._embeddings_url(site), made, with_model(body, model))
+            request = Request("POST", self._embeddings_url(site), made, written(fields, model=model))
             return Call(request, lambda head: EmbeddingsWatch(head, state.limits, state.now))
-        request = Request("POST", self._url(site), made, with_model(body, model))
-        return Call(request, lambda head: CompletionWatch(head, state.limits, state.now))
+        unasked = self.include_usage and ask_for_usage(fields)
+        request = Request("POST", self._url(site), made, written(fields, model=model))
+        return Call(request, lambda head: CompletionWatch(head, state.limits, state.now, unasked))
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
         try:
@@ -243,6 +247,7 @@ class _Choice(Struct):
     delta: _Piece | None = None
     message: _Piece | None = None
     finish_reason: Any = None
+    usage: Any = None
     error: Any = None
 
 
@@ -351,7 +356,7 @@ class _CompletionAnswer(Revisable):
 
     def _take(self, chunk: _Chunk) -> Iterator[Event]:
         if chunk.usage is not None:
-            self._usage = _usage(chunk.usage) or self._usage
+            self._usage = chat_usage(chunk.usage) or self._usage
         for choice in chunk.choices or ():
             if choice.index:
                 continue  # nobody asked for a second one
@@ -364,6 +369,9 @@ class _CompletionAnswer(Revisable):
                     yield from self.delta(content)
                     content = None
                 yield from self._further(piece, content)
+            if choice.usage is not None:
+                # Moonshot tells it there.
+                self._usage = chat_usage(choice.usage) or self._usage
             if choice.finish_reason is not None:
                 self._reason = shown(choice.finish_reason, 80)
 
@@ -427,32 +435,6 @@ class _CompletionAnswer(Revisable):
             yield self._usage
         excused = called or self.reasoned or reason in ("length", "content_filter")
         yield from self.finish(reason, empty_ok=excused)
-
-
-def _usage(value: Any) -> Usage | None:
-    """The counted tokens; None when they are not whole numbers."""
-    if not isinstance(value, dict):
-        return None
-    prompt, completion = _count(value.get("prompt_tokens")), _count(value.get("completion_tokens", 0))
-    if prompt is None or completion is None:
-        return None
-    total = _count(value.get("total_tokens"))
-    return Usage(
-        prompt,
-        completion,
-        prompt + completion if total is None else total,
-        cached_tokens=_detail(value, "prompt_tokens_details", "cached_tokens"),
-        reasoning_tokens=_detail(value, "completion_tokens_details", "reasoning_tokens"),
-    )
-
-
-def _detail(usage: dict[str, Any], details: str, name: str) -> int:
-    inner = usage.get(details)
-    return _count(inner.get(name)) or 0 if isinstance(inner, dict) else 0
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value < 1 << 53 else None
 
 
 def _arguments(value: Any) -> str:

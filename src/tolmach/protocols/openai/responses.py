@@ -20,11 +20,10 @@ from msgspec import Struct
 from tolmach.chat import ChatRequest, Done, Event, FinishReason, Image, Message, Notice, Part, Usage
 from tolmach.decoding import ServerSentEvent, convert, parse_json
 from tolmach.errors import ConfigError, ProviderError, RemoteProtocolError
-from tolmach.protocols.api_answer import NO_TEXT, Direct, EventsAnswer, count, make_usage
+from tolmach.protocols.api_answer import Direct, EventsAnswer, json_text_of, piece
 from tolmach.protocols.base import SessionState, Site
 from tolmach.protocols.bodies import arrival, encode_json, json_body, shown, split_address
 from tolmach.protocols.openai.faults import Fault, fault_error, find_fault
-from tolmach.protocols.openai.watch import with_model
 from tolmach.protocols.options import (
     SHARED_FEATURES,
     ToolChoice,
@@ -36,6 +35,8 @@ from tolmach.protocols.options import (
     tool_choice,
     unsupported,
 )
+from tolmach.protocols.passed_on import read_fields, written
+from tolmach.protocols.usage import count, counted, share
 from tolmach.wire import Call, Decoder, Handshake, Head, Limits, Request
 
 __all__ = ["OpenAIResponses"]
@@ -98,7 +99,7 @@ class OpenAIResponses(Direct, frozen=True, kw_only=True, forbid_unknown_fields=T
         made = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
         if site.api_key:
             made["authorization"] = f"Bearer {site.api_key}"
-        request = Request("POST", self._url(site), made, with_model(body, model))
+        request = Request("POST", self._url(site), made, written(read_fields(body), model=model))
         return Call(request, lambda head: _ResponseWatch(head, state.limits, state.now))
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
@@ -375,6 +376,7 @@ class _ResponseAnswer(_Faulty):
 
 class _Seen(Struct):
     type: Any = None
+    delta: Any = None
     response: Any = None
 
 
@@ -404,7 +406,7 @@ class _ResponseWatch(_Faulty):
         if seen.type in _ENDS:
             yield from self._end(seen.response)
         elif seen.type.endswith(".delta"):
-            yield NO_TEXT
+            yield piece(seen.delta)
 
     def whole(self, body: bytes) -> Iterator[Event]:
         value = json_body(self.head, body)
@@ -414,6 +416,8 @@ class _ResponseWatch(_Faulty):
             self.ended = True
             yield Done("stop")
             return
+        if self.ending(value)[1] is None:
+            yield piece(json_text_of(value.get("output")))
         yield from self._end(value)
 
     def _end(self, response: Any) -> Iterator[Event]:
@@ -425,14 +429,12 @@ class _ResponseWatch(_Faulty):
 
 
 def _usage(value: Any) -> Usage | None:
-    match value:
-        case {"input_tokens": prompt, "output_tokens": completion, **rest}:
-            read, thought = rest.get("input_tokens_details"), rest.get("output_tokens_details")
-            return make_usage(
-                count(prompt),
-                count(completion),
-                total=count(rest.get("total_tokens")),
-                cached=count(read.get("cached_tokens")) if isinstance(read, dict) else 0,
-                reasoning=count(thought.get("reasoning_tokens")) if isinstance(thought, dict) else 0,
-            )
-    return None
+    if not isinstance(value, dict):
+        return None
+    return counted(
+        count(value.get("input_tokens")),
+        count(value.get("output_tokens")),
+        total=count(value.get("total_tokens")),
+        cached=share(value, "input_tokens_details", "cached_tokens"),
+        reasoning=share(value, "output_tokens_details", "reasoning_tokens"),
+    )

@@ -1,7 +1,7 @@
 """Reading an answer that is passed on as it is: is it whole, what did it cost, where did it fail.
 
-Chat completions, streamed and not, and embeddings. The texts are not looked at. Unlike the answer's
-decoder this takes any number of choices, log probabilities, and fields that nobody here knows.
+Chat completions, streamed and not, and embeddings. Unlike the answer's decoder this takes any number of choices,
+log probabilities, and fields that nobody here knows. Texts are looked at for how long they are.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,52 +12,53 @@ from msgspec import Struct
 
 from tolmach.chat import Delta, Done, Event, Usage
 from tolmach.decoding import ServerSentEvent, ServerSentEvents, convert, parse_json
-from tolmach.errors import BadRequest, RemoteProtocolError, TruncatedAnswer
-from tolmach.protocols.bodies import Body
+from tolmach.errors import RemoteProtocolError, TruncatedAnswer
+from tolmach.protocols.api_answer import NO_TEXT, WITHHELD
+from tolmach.protocols.bodies import Body, clean
 from tolmach.protocols.openai.faults import fault_error, find_fault, http_error
+from tolmach.protocols.passed_on import Fields, given
+from tolmach.protocols.usage import chat_usage, count, counted
 from tolmach.wire import Head, Limits
 
-__all__ = ["CompletionWatch", "EmbeddingsWatch", "with_model"]
+__all__ = ["CompletionWatch", "EmbeddingsWatch", "ask_for_usage"]
 
 
 class _Choice(Struct):
     index: int | float | str | None = None
     finish_reason: str | None = None
-
-
-class _Usage(Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
+    delta: Any = None
+    message: Any = None
+    text: Any = None
+    usage: Any = None
 
 
 class _Chunk(Struct):
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: Any = None
     error: msgspec.Raw | None = None
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
-_NO_TEXT = Delta("")
-_TEXT_CAME = (_NO_TEXT,)
 
 
 class CompletionWatch:
-    """A `Decoder` whose events say only that text came, what it cost, and that the answer ended.
+    """A `Decoder` whose events say only what text came, what it cost, and that the answer ended.
 
     A stream has ended with `[DONE]`, or at the end of the body when every choice that began has
-    its `finish_reason`. `partial` stays empty: the bytes are with the caller.
+    its `finish_reason`. With `unasked` the chunk of the usage is not for the caller: it means
+    `WITHHELD`. `partial` stays empty: the bytes are with the caller.
     """
 
     partial = ""
 
-    def __init__(self, head: Head, limits: Limits, now: Callable[[], float]) -> None:
+    def __init__(self, head: Head, limits: Limits, now: Callable[[], float], unasked: bool = False) -> None:
         self._head = head
         self._now = now
         self._ended = False
         self._finished: set[int | float | str | None] = set()
         self._unfinished: set[int | float | str | None] = set()
         """Choices by their numbers."""
+        self._unasked = unasked
         self._usage: Usage | None = None
         failed = not 200 <= head.status < 300
         streamed = head.content_type == "text/event-stream" and not failed
@@ -110,24 +111,31 @@ class CompletionWatch:
             fault = find_fault(parse_json(data))
             if fault is not None:
                 raise fault_error(fault, self._head, self._now())
-        choices = chunk.choices
-        if choices:
-            for choice in choices:
-                if choice.finish_reason:
-                    self._finished.add(choice.index)
-                    self._unfinished.discard(choice.index)
-                elif choice.index not in self._finished:
-                    self._unfinished.add(choice.index)
-        elif choices is None and chunk.usage is None:
-            raise RemoteProtocolError("an event of the answer is no chunk of a completion", status=self._head.status)
         if chunk.usage is not None:
             # Some servers count on, chunk by chunk: the last one counts.
-            usage = chunk.usage
-            self._usage = Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
-        if choices and not self._begun:
-            # Only until the first token: the chunk before it names the role, and comes whether or not one follows.
-            self._begun = _has_token(data)
-        return _TEXT_CAME if choices and self._begun else ()
+            self._usage = chat_usage(chunk.usage) or self._usage
+        if chunk.choices:
+            return self._choices(chunk.choices)
+        if chunk.choices is None and chunk.usage is None:
+            raise RemoteProtocolError("an event of the answer is no chunk of a completion", status=self._head.status)
+        return (WITHHELD,) if self._unasked and chunk.usage is not None else ()
+
+    def _choices(self, choices: list[_Choice]) -> tuple[Event, ...]:
+        for choice in choices:
+            if choice.finish_reason:
+                self._finished.add(choice.index)
+                self._unfinished.discard(choice.index)
+            elif choice.index not in self._finished:
+                self._unfinished.add(choice.index)
+            if choice.usage is not None:
+                # Moonshot tells it there.
+                self._usage = chat_usage(choice.usage) or self._usage
+        # Only until the first token: the chunk before it names the role, and comes whether or not one follows.
+        self._begun = self._begun or any(map(_has_token, choices))
+        if not self._begun:
+            return ()
+        text = _said(choices[0]) if len(choices) == 1 else "".join(map(_said, choices))
+        return (Delta(text),) if text else _NOTHING_SAID
 
     def _slowly(self, data: bytes) -> _Chunk:
         """A chunk that the fast parser refuses: lone surrogates, which services do send, or no chunk at all."""
@@ -135,20 +143,45 @@ class CompletionWatch:
         return convert(value, _Loose).chunk() if isinstance(value, dict) else _Chunk()
 
 
-def _has_token(data: bytes) -> bool:
-    """Whether a chunk says more than whose turn it is."""
-    chunk = parse_json(data)
-    for choice in chunk.get("choices") or () if isinstance(chunk, dict) else ():
-        piece = choice.get("delta") or choice.get("message")
-        said = isinstance(piece, dict) and any(value for name, value in piece.items() if name != "role")
-        if said or choice.get("finish_reason") or choice.get("text"):
-            return True
-    return False
+_NOTHING_SAID = (NO_TEXT,)
+
+
+def _has_token(choice: _Choice) -> bool:
+    """Whether a choice says more than whose turn it is."""
+    piece = choice.delta or choice.message
+    said = isinstance(piece, dict) and any(value for name, value in piece.items() if name != "role")
+    return bool(said or choice.finish_reason or choice.text)
+
+
+def _said(choice: _Choice) -> str:
+    """All that the model wrote in a piece of a choice: text, reasoning, calls."""
+    piece = choice.delta or choice.message
+    if not isinstance(piece, dict):
+        return _text(choice.text)
+    content = piece.get("content")
+    if len(piece) == 1 and type(content) is str and content.isascii():
+        return content
+    calls = piece.get("tool_calls")
+    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    texts = [content, piece.get("reasoning_content") or piece.get("reasoning"), piece.get("refusal")]
+    for function in (*functions, piece.get("function_call")):
+        if isinstance(function, dict):
+            texts += [function.get("name"), function.get("arguments")]
+    return "".join(map(_text, texts))
+
+
+def _text(value: Any) -> str:
+    """A text, or those of parts as Mistral writes them."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return "".join(_text(part.get("text") or part.get("thinking")) for part in value if isinstance(part, dict))
+    return ""
 
 
 class _Loose(Struct):
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: Any = None
     error: Any = None
 
     def chunk(self) -> _Chunk:
@@ -158,7 +191,7 @@ class _Loose(Struct):
 
 class _Embeddings(Struct):
     data: list[msgspec.Raw]
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 class EmbeddingsWatch:
@@ -185,15 +218,21 @@ class EmbeddingsWatch:
             raise RemoteProtocolError(f"no list of embeddings came: {error}", status=self._head.status) from error
         if not made.data:
             raise RemoteProtocolError("no embeddings came", status=self._head.status)
-        if made.usage is not None:
-            yield Usage(made.usage.prompt_tokens, 0, made.usage.total_tokens)
+        prompt = count(made.usage.get("prompt_tokens")) if isinstance(made.usage, dict) else None
+        if (usage := counted(prompt, 0)) is not None:
+            yield usage
         yield Done("stop")
 
 
-def with_model(body: bytes, model: str) -> bytes:
-    """The body with another model; all else stays as it was written. Raises `BadRequest` when it is no object."""
-    try:
-        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise BadRequest(f"the body is no JSON object: {error}", code="invalid_json") from error
-    return msgspec.json.encode({**fields, "model": model})
+# The question
+
+
+def ask_for_usage(fields: Fields) -> bool:
+    """Have the usage told at the end of a stream, where its caller has not asked for it; whether that was so."""
+    if "stream" not in fields or bytes(fields["stream"]) != b"true":
+        return False
+    options = parse_json(bytes(fields["stream_options"])) if given(fields, "stream_options") else {}
+    if not isinstance(options, dict) or options.get("include_usage") not in (None, False):
+        return False  # the caller has asked, or the service says what is wrong with it
+    fields["stream_options"] = msgspec.Raw(msgspec.json.encode({**options, "include_usage": True}))
+    return True

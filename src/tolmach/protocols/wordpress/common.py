@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from msgspec import structs
+
 from tolmach.chat import Conversation, Event, FinishReason, Notice, Usage
 from tolmach.decoding import ServerSentEvent, ServerSentEvents, find_json, plain_text
 from tolmach.errors import (
@@ -29,6 +31,7 @@ from tolmach.errors import (
 from tolmach.protocols.base import Answer, SessionState, Site, failure, same_origin
 from tolmach.protocols.bodies import Body, arrival, clean, is_page
 from tolmach.protocols.markup import trimmed
+from tolmach.protocols.usage import chat_usage
 from tolmach.wire import Head, Limits, Request, Response, http_date
 
 if TYPE_CHECKING:
@@ -286,10 +289,8 @@ def usage_in(value: Any, *, estimated: bool) -> Usage | None:
     """The token counts in a JSON value by their OpenAI names; None when they are not all there."""
     if not isinstance(value, dict):
         return None
-    prompt, completion, total = (int_in(value, f"{what}_tokens") for what in ("prompt", "completion", "total"))
-    if prompt is None or completion is None or total is None:
-        return None
-    return Usage(prompt, completion, total, estimated)
+    told = chat_usage(value)
+    return None if told is None else structs.replace(told, estimated=estimated)
 
 
 class PluginAnswer(Answer, ABC):
