@@ -1,5 +1,6 @@
 """What is inferred of recordings that are easily misread, and that no recipe is believed which fails over its own."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,26 @@ def test_a_recipe_that_fails_over_its_recording_is_hardly_believed():
     draft = infer(broken)
     assert draft.sure <= 0.5
     assert "its own recording" in next(one.reason for one in draft.parts if one.name == "replay")
+
+
+def test_a_cookie_that_a_script_decodes_is_sent_decoded():
+    draft = _draft("xsrf-cookie-not-decoded")
+    assert draft.options["bootstrap"][0]["tokens"] == {"x_xsrf_token": {"cookie": "XSRF-TOKEN", "decode": True}}
+    assert draft.options["request"]["headers"] == {"x-xsrf-token": "{{token.x_xsrf_token}}"}
+    assert _sure(draft, "replay") > 0.9
+
+
+@pytest.mark.parametrize(
+    ("texts", "joined"),
+    [
+        (["You asked why and ", "that is a good question."], "You asked why and that is a good question."),
+        (["Hello, how are you?", "What can I do for you?"], "Hello, how are you?\nWhat can I do for you?"),
+    ],
+)
+def test_the_texts_of_a_list_are_one_answer(texts, joined):
+    body = json.dumps([{"recipient_id": "u1", "text": text} for text in texts])
+    request = {"method": "POST", "url": "https://a.test/webhook", "postData": {"text": '{"message": "Why is it so?"}'}}
+    response = {"status": 200, "content": {"mimeType": "application/json", "text": body}}
+    draft = infer(read_har(json.dumps({"log": {"entries": [{"request": request, "response": response}]}}).encode()))
+    assert (draft.options["answer"]["text"], draft.answer) == ("/*/text", joined)
+    assert _sure(draft, "replay") > 0.9

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from tolmach.decoding import ServerSentEvents
 from tolmach.errors import RemoteProtocolError
+from tolmach.protocols.recipe.tables import join_texts
 from tolmach.recipes.traffic import AS_TEXT, Exchange, Path, expand, json_of, key_of, leaves, pointer
 
 __all__ = ["End", "FoundAnswer", "find_answers", "human"]
@@ -19,7 +20,7 @@ _GOOD = re.compile(
 )
 _BAD = re.compile(
     r"^(id|type|role|model|object|status|url|title|prompt|question|query|system|name|lang|event|echo|user_?message|"
-    r"finish_reason|version|greeting|placeholder|avatar|user_?agent|time|date|created|description|instructions?)$|_id$|[a-z]Id$",
+    r"finish_reason|version|greeting|placeholder|avatar|user_?agent|__?typename|time|date|created|description|instructions?)$|_id$|[a-z]Id$",
     re.I,
 )
 _PLAIN = re.compile(r"\w+://\S+|[0-9a-fA-F-]{16,}|[A-Za-z0-9_=+/.-]{24,}|[\d\s.:,TZ+-]+|#[0-9a-fA-F]{3,8}")
@@ -128,8 +129,9 @@ def _json(value: Any, question: str) -> list[FoundAnswer]:
         said = "the body is a text"
         table = {"format": "json", "text": ""}
         return [FoundAnswer(text=value, score=human(value), table=table, sure=0.8, reason=said, ends=end)]
+    texts = [(path, leaf) for path, leaf in leaves(expand(value)) if isinstance(leaf, str)]
     rated = sorted(
-        ((_weight(path, leaf, question), path, leaf) for path, leaf in leaves(expand(value)) if isinstance(leaf, str)),
+        ((_weight(path, leaf, question), path, leaf) for path, leaf in (*_lists_of(texts), *texts)),
         key=lambda row: row[0],
         reverse=True,
     )
@@ -145,6 +147,19 @@ def _json(value: Any, question: str) -> list[FoundAnswer]:
         sure = 0.95 if clear else 0.75
         found.append(FoundAnswer(text=text, score=score, table=table, sure=sure, reason=reason, ends=end))
     return found
+
+
+def _lists_of(texts: list[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    """Texts that stand at one place of several items of a list, as one: `/*/text`."""
+    found: dict[Path, list[str]] = {}
+    for path, text in texts:
+        if AS_TEXT in path:
+            continue
+        for at, part in enumerate(path):
+            if isinstance(part, int):
+                found.setdefault((*path[:at], "*", *path[at + 1 :]), []).append(text)
+                break
+    return [(path, join_texts(pieces)) for path, pieces in found.items() if len(pieces) > 1 and len(set(pieces)) > 1]
 
 
 # Streams

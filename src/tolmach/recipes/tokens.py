@@ -78,8 +78,11 @@ def _in_response(value: str, exchange: Exchange) -> Origin | None:
     assert exchange.head is not None
     for line in exchange.head.cookies:
         name, _, given = line.partition(";")[0].partition("=")
-        if given.strip().strip('"') in (value, unquote(value)) or unquote(given.strip()) == value:
-            return _origin({"cookie": name.strip()}, f"the cookie {name.strip()}", 0.95, value)
+        plain = given.strip().strip('"')
+        if plain in (value, unquote(value)) or unquote(plain) == value:
+            decoded = {"decode": True} if plain != value and unquote(plain) == value else {}
+            how = ", decoded" if decoded else ""
+            return _origin({"cookie": name.strip()} | decoded, f"the cookie {name.strip()}{how}", 0.95, value)
     for name, given in exchange.head.headers.items():
         if given == value and name not in ("date", "content-length", "content-type", "etag"):
             return _origin({"header": name}, f"the header {name}", 0.95, value)

@@ -15,7 +15,7 @@ from tolmach.errors import RemoteProtocolError, TruncatedAnswer
 from tolmach.protocols.bodies import Body, Revisable, Snapshot, clean, is_page, json_body, shown
 from tolmach.protocols.pointer import ABSENT
 from tolmach.protocols.recipe.faults import Faults, Reading
-from tolmach.protocols.recipe.tables import find_at, find_first, parse_place, parse_places
+from tolmach.protocols.recipe.tables import find_at, find_first, find_texts, parse_place, parse_places
 from tolmach.wire import Decoder, Head
 
 __all__ = ["DECODERS"]
@@ -60,7 +60,7 @@ class _Declared(Revisable):
 
     def _text_of(self, value: Any) -> str | None:
         """The text at the declared place; None when nothing stands there."""
-        text = find_first(value, self._places)
+        text = find_texts(value, self._places)
         if text is ABSENT or text is None:
             return None
         if not isinstance(text, str):

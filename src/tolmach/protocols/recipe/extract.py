@@ -3,6 +3,7 @@
 import json
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from tolmach.decoding import parse_json
 from tolmach.errors import ProtocolDrift, RemoteProtocolError
@@ -41,7 +42,7 @@ def extract(name: str, wanted: Extractor, response: Response) -> str:
         where = response.head.url.partition("?")[0] or "the site"
         text = f"{where} gives no {name} ({_described(wanted)}); the site has changed, or wants a login"
         raise ProtocolDrift(text, missing=name, status=response.head.status)
-    return clean(part.strip())
+    return clean(unquote(part.strip()) if wanted.decode else part.strip())
 
 
 def _described(wanted: Extractor) -> str:

@@ -1,7 +1,9 @@
 """The tables of a recipe: what a chat API is, as data. `docs/recipes.md` is their reference."""
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Literal
 
 from msgspec import Struct, field
@@ -24,11 +26,15 @@ __all__ = [
     "check_pattern",
     "find_at",
     "find_first",
+    "find_texts",
+    "join_texts",
     "parse_place",
     "parse_places",
 ]
 
 ErrorKind = Literal["auth", "bad_request", "context_too_long", "rate_limited", "refused", "stale", "unavailable"]
+
+_EACH = "*"
 
 Place = tuple[tuple[str, ...], ...]
 """Pointers, one for each JSON text that stands in another."""
@@ -45,6 +51,8 @@ class Extractor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A header of the response."""
     cookie: str = ""
     """A cookie that the response sets."""
+    decode: bool = False
+    """Whether the value is percent-encoded there and sent decoded, as scripts do with XSRF cookies."""
     after: str = ""
     """A text in the body, behind which JSON stands."""
     json: str | None = None
@@ -198,6 +206,34 @@ def find_at(value: Any, place: Place) -> Any:
 def find_first(value: Any, places: tuple[Place, ...]) -> Any:
     """What stands at the first of the places where something does, or `ABSENT`."""
     return next((found for place in places if (found := find_at(value, place)) is not ABSENT), ABSENT)
+
+
+def find_texts(value: Any, places: tuple[Place, ...]) -> Any:
+    """As `find_first`; a `*` in a place stands for each item of a list, and their texts are joined."""
+    for place in places:
+        found = _joined(value, place[0]) if _EACH in place[0] else find_at(value, place)
+        if found is not ABSENT:
+            return found
+    return ABSENT
+
+
+def _joined(value: Any, tokens: tuple[str, ...]) -> Any:
+    at = tokens.index(_EACH)
+    items = find(value, tokens[:at])
+    if not isinstance(items, list):
+        return ABSENT
+    texts = [text for item in items if isinstance(text := find(item, tokens[at + 1 :]), str)]
+    if not texts:
+        return ABSENT
+    return join_texts(texts)
+
+
+def join_texts(texts: Sequence[str]) -> str:
+    """Texts of one answer: pieces bring their white space, messages that stand alone are lines."""
+    said = texts[0] if texts else ""
+    for before, text in pairwise(texts):
+        said += text if before[-1:].isspace() or text[:1].isspace() else f"\n{text}"
+    return said
 
 
 def _inside(value: Any) -> Any:
