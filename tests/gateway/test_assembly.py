@@ -142,3 +142,13 @@ async def test_all_workers_read_it_again(demo: Demo, tmp_path: Path):
         await reloaded(served, demo_config(demo.url, LATER), by="SIGHUP", says="was read again")
         await served.wait_for("was read again", 2)
         assert {(await ask(served.url, "later"))[0] for _ in range(20)} == {200}
+
+
+async def test_a_pipe_in_the_place_of_the_file_stops_nobody(demo: Demo, tmp_path: Path):
+    async with program(tmp_path, demo_config(demo.url)) as served:
+        served.config.unlink()
+        os.mkfifo(served.config)
+        await served.wait_for("it is a pipe or a device")
+        assert (await ask(served.url, "gpt-4o-mini"))[0] == 200
+        await reloaded(served, demo_config(demo.url, LATER), by="change", says="was read again")
+        assert (await ask(served.url, "later"))[0] == 200

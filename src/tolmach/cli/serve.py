@@ -16,7 +16,7 @@ from tolmach.cli.output import say
 from tolmach.configuration import LiveSettings
 from tolmach.gateway.addresses import url_of
 from tolmach.gateway.assembly import build, check_served
-from tolmach.gateway.reloading import follow, reload
+from tolmach.gateway.reloading import follow
 from tolmach.gateway.serving.server import reserved, run, serving
 from tolmach.gateway.serving.workers import CHANNEL, READY, Workers
 from tolmach.gateway.telemetry.logs import set_up
@@ -59,10 +59,10 @@ async def _serve(live: LiveSettings, channel: socket.socket | None) -> None:
     table = live.settings.gateway
     gateway = build(live.settings)
     await gateway.start()
-    stopping, at_once = asyncio.Event(), asyncio.Event()
+    stopping, at_once, reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
     _on_signals(stopping, at_once)
     if hasattr(signal, "SIGHUP"):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, gateway, live)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
     # What is there at the start stays: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
@@ -83,7 +83,7 @@ async def _serve(live: LiveSettings, channel: socket.socket | None) -> None:
             say(f"tolmach serves {len(gateway.targets.models())} model names at {url}/v1. Ctrl-C stops it.")
         else:
             _watch(channel, stopping, at_once)
-        following = asyncio.ensure_future(follow(gateway, live))
+        following = asyncio.ensure_future(follow(gateway, live, reload))
         try:
             await stopping.wait()
             seconds = live.settings.gateway.timeouts.shutdown

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from tolmach.configuration.problems import KeyPath, unknown
+from tolmach.configuration.files import is_file, place
+from tolmach.configuration.problems import KeyPath, shortened, unknown
 from tolmach.configuration.reading import Document
 
 __all__ = ["BAD", "Checker", "fields_of"]
@@ -25,7 +26,8 @@ class _Bad:
 
 BAD: Final = _Bad()
 _UNIONS = (Union, types.UnionType)
-_LONGEST = 48
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
+"""The whole numbers that TOML has; Python's own have no end, and longer ones cannot even be written out."""
 
 
 @cache
@@ -107,6 +109,8 @@ class Checker:
             found = msgspec.convert(value, Annotated[kind, meta] if meta else kind, strict=not textual)
         except msgspec.ValidationError:
             found = BAD
+        if isinstance(found, int) and not _LEAST <= found <= _MOST:
+            found = BAD
         if found is BAD or (isinstance(found, float) and not math.isfinite(found)):
             self.document.problem(path, f"{_right(meta, kind)}, not {self._described(path, value)}")
             return BAD
@@ -116,9 +120,9 @@ class Checker:
 
     def _file(self, path: KeyPath, name: str) -> Any:
         """A file's full name. One that is not in the folder of the configuration is a mistake."""
-        file = Path(self.document.file).parent / Path(name).expanduser()
-        if not file.is_file():
-            self.document.problem(path, f"there is no file {os.fspath(file)}")
+        file = place(Path(self.document.file).parent, name)
+        if not is_file(file):
+            self.document.problem(path, f"there is no file {shortened(os.fspath(file))}")
             return BAD
         return os.fspath(file.absolute())
 
@@ -134,7 +138,9 @@ class Checker:
             case bool():
                 return str(value).lower()
             case str():
-                return f'"{value}"' if len(value) <= _LONGEST else f'"{value[:_LONGEST]}…"'
+                return f'"{shortened(value)}"'
+            case int() if not _LEAST <= value <= _MOST:
+                return "a whole number of more than 64 bits"
         return str(value)
 
 
@@ -152,7 +158,9 @@ def _member(kind: Any, value: Any) -> Any:
     members = get_args(kind)
     if isinstance(value, list | dict):
         shape = tuple if isinstance(value, list) else dict
-        return next((member for member in members if get_origin(member) is shape), kind)
+        found = next((member for member in members if get_origin(member) is shape), None)
+        if found is not None:
+            return found
     # TOML has no null: None is a default and no value.
     plain = [member for member in members if get_origin(member) not in (tuple, dict) and member is not types.NoneType]
     return Union[tuple(plain)] if plain else kind  # noqa: UP007 - made from what is there

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tolmach.configuration.files import place
 from tolmach.configuration.problems import InvalidSettings
 from tolmach.configuration.reading import read_document
 from tolmach.configuration.settings import Settings, find_config
@@ -44,7 +45,10 @@ class LiveSettings:
         since counts too.
         """
         if self._file is None:
-            return find_config(self._path, self._environ) is not None
+            try:
+                return find_config(self._path, self._environ) is not None
+            except InvalidSettings:
+                return False  # one is named that is not there
         return _stamp(self._file) != self._stamp or any(_stamp(one) != was for one, was in self._recipes.items())
 
     def reload(self) -> Settings | None:
@@ -78,7 +82,7 @@ def _recipes_in(tree: Mapping[str, Any], folder: Path) -> Iterator[Path]:
     for row in providers.values() if isinstance(providers, dict) else ():
         name = row.get("recipe") if isinstance(row, dict) else None
         if isinstance(name, str) and name:
-            yield folder / Path(name).expanduser()
+            yield place(folder, name)
 
 
 def _stamp(file: Path | None) -> _Stamp | None:

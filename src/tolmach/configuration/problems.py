@@ -7,12 +7,15 @@ from msgspec import Struct
 
 from tolmach.errors import ConfigError
 
-__all__ = ["InvalidSettings", "KeyPath", "Problem", "dotted", "unknown"]
+__all__ = ["InvalidSettings", "KeyPath", "Problem", "dotted", "shortened", "unknown"]
 
 KeyPath = tuple[str | int, ...]
 """The keys that lead to a value; numbers count in arrays."""
 
 _MOST_NAMED = 12
+_MOST_TOLD = 100
+"""So many mistakes are told of one configuration."""
+_LONGEST = 48
 
 
 class Problem(Struct, frozen=True):
@@ -31,11 +34,19 @@ class Problem(Struct, frozen=True):
 
 
 class InvalidSettings(ConfigError):
-    """The settings cannot be used. The message has a line for each of `problems`."""
+    """The settings cannot be used. The message has a line for each of `problems`, for the first hundred of them."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(map(str, self.problems)))
+        lines = [str(problem) for problem in self.problems[:_MOST_TOLD]]
+        if (further := len(self.problems) - _MOST_TOLD) > 0:
+            lines.append(f"... and {further} more")
+        super().__init__("\n".join(lines))
+
+
+def shortened(text: str) -> str:
+    """A value or a name in a message: the beginning of a long one."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def dotted(path: KeyPath) -> str:
@@ -45,7 +56,7 @@ def dotted(path: KeyPath) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            text += ("." if text else "") + _quoted(part)
+            text += ("." if text else "") + _quoted(shortened(part))
     return text
 
 
@@ -64,7 +75,7 @@ def _escaped(char: str) -> str:
 
 def unknown(what: str, name: str, known: Sequence[str]) -> str:
     """The words for a name that is none: the nearest that there is, else all, when they are few."""
-    near = get_close_matches(name, known, 1, 0.6)
+    near = get_close_matches(name, known, 1, 0.6) if len(name) <= _LONGEST else []
     if near:
         return f'{what}; did you mean "{near[0]}"?'
     named = ", ".join(sorted(known)[:_MOST_NAMED]) + (", ..." if len(known) > _MOST_NAMED else "")

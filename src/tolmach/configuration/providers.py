@@ -12,7 +12,8 @@ import msgspec
 from msgspec import structs
 
 from tolmach.configuration.checking import BAD, Checker, fields_of
-from tolmach.configuration.problems import KeyPath, unknown
+from tolmach.configuration.files import is_file, place
+from tolmach.configuration.problems import KeyPath, shortened, unknown
 from tolmach.configuration.reading import Origin
 from tolmach.configuration.tables import ProviderTable, Route
 from tolmach.cookies import load_cookies
@@ -112,7 +113,9 @@ class _ProviderCheck:
             self._problem(("url",), f"is missing: the address at which the protocol is spoken{other}")
         if protocol in PROTOCOLS:
             return protocol
-        self._problem(("protocol",), unknown(f'there is no protocol "{protocol}"', protocol, list(PROTOCOLS)))
+        self._problem(
+            ("protocol",), unknown(f'there is no protocol "{shortened(protocol)}"', protocol, list(PROTOCOLS))
+        )
         return None
 
     def _page(self, url: str) -> str:
@@ -127,8 +130,8 @@ class _ProviderCheck:
     def _address_of_recipe(self) -> str:
         """The address that the recipe's own file gives; empty, and noted, when it gives none."""
         name = self._row.get("recipe")
-        file = Path(self._document.file).parent / Path(name).expanduser() if isinstance(name, str) else None
-        if file is not None and not file.is_file():
+        file = place(Path(self._document.file).parent, name) if isinstance(name, str) else None
+        if file is not None and not is_file(file):
             return ""  # told where the option is checked
         try:
             url = read_recipe(file, self._environ).url if file is not None else ""
@@ -140,7 +143,9 @@ class _ProviderCheck:
 
     def _service(self, name: str) -> str | None:
         if name not in apis():
-            self._problem(("service",), unknown(f'there is no service "{name}" in the table', name, list(apis())))
+            self._problem(
+                ("service",), unknown(f'there is no service "{shortened(name)}" in the table', name, list(apis()))
+            )
             return None
         row = self._api = apis()[name]
         self._found |= {"service": name, "protocol": row.protocol}
@@ -165,7 +170,7 @@ class _ProviderCheck:
 
     def _type(self, name: str) -> str | None:
         if name not in provider_names():
-            self._problem(("type",), unknown(f'there is no provider class "{name}"', name, provider_names()))
+            self._problem(("type",), unknown(f'there is no provider class "{shortened(name)}"', name, provider_names()))
             return None
         try:
             self._provider = get_provider(name)
@@ -287,7 +292,7 @@ def check_route(
         if provider in provider_names() or provider in apis():
             checker.document.problem(place, f"no provider {provider} is configured; add [providers.{provider}]")
         else:
-            what = f'"{target}" leads to no provider (write PROVIDER/MODEL)'
+            what = f'"{shortened(target)}" leads to no provider (write PROVIDER/MODEL)'
             checker.document.problem(place, unknown(what, provider, list(providers)))
     if route is not None and route.weights and len(route.weights) != len(route.targets):
         checker.document.problem((*path, "weights"), f"one number for each of the {len(route.targets)} targets")

@@ -9,14 +9,23 @@ from typing import Any
 
 from msgspec import Struct
 
+from tolmach.configuration.files import NoFile, read_text
 from tolmach.configuration.places import find_lines
 from tolmach.configuration.problems import InvalidSettings, KeyPath, Problem, dotted
 from tolmach.configuration.variables import UnsetVariable, expand, is_secret
 
 __all__ = ["Document", "Origin", "read_document"]
 
-_LONGEST = 4 << 20
-"""Bytes of a configuration; a device or a log named by mistake is not read to its end."""
+_LONGEST = 600
+"""Characters of what is told of one mistake."""
+_MOST_PARTS = 32
+"""Of a dotted key. None that is known here has more than six."""
+_KEY_TOKEN = re.compile(
+    r"""(?P<part>[A-Za-z0-9_-]++|"(?:\\.|[^"\\])*+"?|'[^']*+'?)"""
+    r"""|(?P<join>[ \t]*+\.[ \t]*+)|(?P<other>[^A-Za-z0-9_"'.-])"""
+)
+_LONG_NUMBER = re.compile(r"[0-9][0-9_]{639,}")
+"""One that Python may not read: the least limit that can be set is 640 digits."""
 _LINE = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
@@ -71,6 +80,8 @@ class Document:
         """Note a mistake at the line of the key, or of the table that it stands in or is missing from."""
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, "…")
+        if len(text) > _LONGEST:
+            text = f"{text[:_LONGEST]}…"
         origin = next((o for end in range(len(path), 0, -1) if (o := self.origins.get(path[:end])) and o.above), None)
         if origin is not None:
             self.problems.append(Problem(origin.above, None, dotted(path), text))
@@ -131,27 +142,43 @@ def read_document(file: Path) -> Document:
     """What a file holds. Raises `InvalidSettings` for one that cannot be read or is no TOML."""
     name = os.fspath(file)
     text = _text(file, name)
+    if (line := _deep_key(text)) is not None:
+        raise InvalidSettings([Problem(name, line, "", f"a key has more than {_MOST_PARTS} parts")])
     try:
         return Document(name, tomllib.loads(text), find_lines(text))
     except tomllib.TOMLDecodeError as error:
         raise InvalidSettings([_syntax(name, text, str(error))]) from None  # the cause says the same
     except RecursionError as error:
         raise InvalidSettings([Problem(name, None, "", "arrays or tables are nested too deep")]) from error
+    except ValueError as error:  # Python reads no whole number of more digits than `sys.get_int_max_str_digits`
+        raise InvalidSettings([_long_number(name, text)]) from error
 
 
 def _text(file: Path, name: str) -> str:
     try:
-        with file.open("rb") as opened:
-            data = opened.read(_LONGEST + 1)
-    except OSError as error:
-        raise InvalidSettings([Problem(name, None, "", error.strerror or str(error))]) from error
-    if len(data) > _LONGEST:
-        raise InvalidSettings([Problem(name, None, "", f"no configuration: it is longer than {_LONGEST >> 20} MiB")])
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InvalidSettings([Problem(name, line, "", "not UTF-8; save the file in that encoding")]) from error
+        return read_text(file)
+    except NoFile as error:
+        raise InvalidSettings([Problem(name, error.line, "", str(error))]) from error
+
+
+def _deep_key(text: str) -> int | None:
+    """The line with a dotted key of too many parts, for which `tomllib` would need minutes."""
+    for number, line in enumerate(text.split("\n"), 1):
+        parts = 0
+        for token in _KEY_TOKEN.finditer(line) if line.count(".") > _MOST_PARTS else ():
+            if token["part"]:
+                parts += 1
+            elif token["other"]:
+                parts = 0
+            if parts > _MOST_PARTS:
+                return number
+    return None
+
+
+def _long_number(name: str, text: str) -> Problem:
+    found = _LONG_NUMBER.search(text)
+    line = None if found is None else text.count("\n", 0, found.start()) + 1
+    return Problem(name, line, "", "a number has more digits than any that is needed here")
 
 
 def _syntax(name: str, text: str, said: str) -> Problem:

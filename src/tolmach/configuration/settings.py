@@ -4,10 +4,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from msgspec import Struct, field, structs
 
 from tolmach.configuration.checking import Checker, fields_of
+from tolmach.configuration.files import is_file, place
 from tolmach.configuration.problems import InvalidSettings, KeyPath, Problem, dotted, unknown
 from tolmach.configuration.providers import check_provider, check_route
 from tolmach.configuration.reading import Document, Origin, read_document
@@ -93,8 +95,8 @@ def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
     environ = os.environ if environ is None else environ
     named = os.fspath(path) if path else environ.get("TOLMACH_CONFIG")
     if named:
-        file = Path(named).expanduser()
-        if not file.exists():
+        file = place("", named)
+        if not os.path.exists(file):
             why = "there is no such file" + ("" if path else " (named by TOLMACH_CONFIG)")
             raise InvalidSettings([Problem(named, None, "", f"{why}; `tolmach init` writes one")])
         return file
@@ -103,7 +105,7 @@ def find_config(path: str | os.PathLike[str] | None = None, environ: Mapping[str
     folders = [Path()]
     if base or home:
         folders.append((Path(base) if base else Path(home or "") / ".config") / "tolmach")
-    return next((folder / _NAME for folder in folders if (folder / _NAME).is_file()), None)
+    return next((folder / _NAME for folder in folders if is_file(folder / _NAME)), None)
 
 
 def environment_names() -> dict[str, KeyPath]:
@@ -140,10 +142,14 @@ def _checked(document: Document, environ: Mapping[str, str]) -> dict[str, Any]:
     defaults = GatewayTable(hidden=document.hidden(("gateway",)))
     gateway = checker.table(("gateway",), tree.get("gateway", {}), GatewayTable, defaults)
     _check_egress(document, gateway)
+    if gateway is not None:
+        _check_server(document, ("gateway", "state"), gateway.state)
     named = {key: _named_tables(document, key) for key in ("providers", "routes")}
     providers = {name: check_provider(checker, name, row, environ) for name, row in named["providers"].items()}
     routes = {name: check_route(checker, name, row, providers) for name, row in named["routes"].items()}
     ledger = _placed(checker.table(("ledger",), tree.get("ledger", {}), LedgerTable), document.file)
+    if ledger is not None:
+        _check_server(document, ("ledger", "url"), ledger.url)
     rows = _named_tables(document, "prices")
     prices = {name: checker.table(("prices", name), row, PriceTable) for name, row in rows.items()}
     if document.problems:
@@ -159,11 +165,19 @@ def _check_egress(document: Document, gateway: GatewayTable | None) -> None:
             document.problem(("gateway", "egress", "allow", at), str(error))
 
 
+def _check_server(document: Document, path: KeyPath, url: str) -> None:
+    """Note an address of which no part can be told. What is wrong with it is not: a password may stand there."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        document.problem(path, "no address: only an IPv6 address has brackets, and a port is a number up to 65535")
+
+
 def _placed(ledger: LedgerTable | None, file: str) -> LedgerTable | None:
     """With a file's name in full: it counts from the folder of the configuration."""
     if ledger is None or ledger.url in ("", "off") or "://" in ledger.url:
         return ledger
-    return structs.replace(ledger, url=os.fspath((Path(file).parent / Path(ledger.url).expanduser()).absolute()))
+    return structs.replace(ledger, url=os.fspath(place(Path(file).parent, ledger.url).absolute()))
 
 
 def _place(problem: Problem) -> tuple[bool, int]:

@@ -32,7 +32,7 @@ def read_recipe(file: str | Path, environ: Mapping[str, str] | None = None) -> R
         tree = tomllib.loads(Path(file).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"recipe: {file}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # that of a number with thousands of digits is a plain ValueError
         raise ConfigError(f"recipe: {file}: no TOML: {error}") from error
     tree = _expanded(tree, os.environ if environ is None else environ, str(file))
     url = tree.pop("url", "")
