@@ -66,7 +66,7 @@ def test_a_value_in_every_place(tmp_path: Path, value: str) -> None:
             assert len(str(live.last_error)) < 20_000
             continue
         with suppress(ConfigError):  # such as no provider at all
-            InForce.of(settings)
+            InForce.of(settings, loopback=True)
 
 
 def test_a_number_that_cannot_be_read_is_told_by_its_line(tmp_path: Path) -> None:
