@@ -14,7 +14,7 @@ from tests.state.server import Server, eventually, running_server
 from tests.state.test_windows import Clock
 from tolmach.access.keys import Key
 from tolmach.access.limits import Admission, Limiter, LimitReached
-from tolmach.errors import AuthError, RateLimited, Refused
+from tolmach.errors import AuthError, ModelNotFound, RateLimited
 from tolmach.state import MemoryState, State
 from tolmach.state.redis import RedisState
 
@@ -160,7 +160,7 @@ def test_keys_that_may_not_ask(limiter: Limiter) -> None:
         limiter.admit_now(key_with(disabled=True), "m", 0)
     with pytest.raises(AuthError, match="expired"):
         limiter.admit_now(key_with(expires=int(NOON)), "m", 0)
-    with pytest.raises(Refused, match="may not ask"):
+    with pytest.raises(ModelNotFound, match="may not ask"):
         limiter.admit_now(key_with(models=("gpt-*",)), "m", 0)
 
 

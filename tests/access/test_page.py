@@ -7,6 +7,7 @@ from tolmach.access import keys, limits
 from tolmach.access.keys import Key
 from tolmach.access.limits import Limiter
 from tolmach.gateway import callers
+from tolmach.gateway.surfaces import openai_errors
 from tolmach.state import MemoryState
 from tolmach.state.base import BUCKETS
 from tolmach.state.redis import RedisState
@@ -23,7 +24,7 @@ def test_headers_are_those_of_the_code() -> None:
 
 def test_refusals_are_those_of_the_code() -> None:
     told = {code for row in rows(PAGE, "refused because") for code in names_in(row[1])}
-    source = "".join(map(inspect.getsource, (keys, limits, callers)))
+    source = "".join(map(inspect.getsource, (keys, limits, callers, openai_errors)))
     assert told == {
         "missing_api_key",
         "invalid_api_key",
@@ -31,7 +32,7 @@ def test_refusals_are_those_of_the_code() -> None:
         "rate_limit_exceeded",
         "insufficient_quota",
     }
-    assert {code for code in told if f'code="{code}"' not in source} == set()
+    assert {code for code in told if f'"{code}"' not in source} == set()
 
 
 def test_figures_are_those_of_the_code() -> None:

@@ -7,9 +7,9 @@ from hmac import compare_digest
 
 from msgspec import Struct
 
-from tolmach.errors import AuthError, Refused
+from tolmach.errors import AuthError, ModelNotFound
 
-__all__ = ["KEY_PREFIX", "Key", "KeyRing", "check", "check_model", "find", "hash_of", "new_key"]
+__all__ = ["KEY_PREFIX", "Key", "KeyRing", "check", "check_model", "find", "hash_of", "model_not_found", "new_key"]
 
 KEY_PREFIX = "ak-"
 """How every key begins, so that people and scanners of secrets know one when they see it."""
@@ -96,9 +96,18 @@ def check(key: Key | None, now: float) -> Key:
 
 
 def check_model(key: Key, model: str) -> None:
-    """Raises `Refused`, with OpenAI's status and code for a project without access, when `model` is not allowed."""
+    """Raises `ModelNotFound` when `model` is not allowed."""
     if not key.allows(model):
-        raise Refused(f"this key may not ask for the model {model!r}", status=403, code="model_not_found")
+        raise model_not_found(key, model)
+
+
+def model_not_found(key: Key | None, model: str) -> ModelNotFound:
+    """The error for a model that there is not, or that the key may not ask for, without telling the one from the other.
+
+    So nobody finds out with a key for a few models which others there are.
+    """
+    why = ", or this key may not ask for it" if key is not None and key.models else ""
+    return ModelNotFound(f"the model {model!r} does not exist here{why}")
 
 
 class KeyRing:
@@ -116,6 +125,10 @@ class KeyRing:
 
     def replace(self, keys: Iterable[Key]) -> None:
         self._keys = {key.hash: key for key in keys}
+
+    def current(self, key: Key) -> Key | None:
+        """What has become of a key that was found before; None when it was removed."""
+        return self._keys.get(key.hash)
 
     def find(self, plain: str, now: float) -> Key:
         """The key of a text. Raises `AuthError` for one that is unknown, switched off or expired at `now`."""

@@ -128,7 +128,7 @@ class Limiter:
     async def admit(self, key: Key, model: str, tokens: int, cost: int = 0) -> Admission:
         """Let a question in, `tokens` and `cost` (millionths of a US dollar) being estimates for the whole answer.
 
-        Raises `AuthError` for a key switched off or expired, `Refused` for a model that it may not ask for,
+        Raises `AuthError` for a key switched off or expired, `ModelNotFound` for a model that it may not ask for,
         and `LimitReached`.
         """
         if isinstance(self.state, MemoryState):

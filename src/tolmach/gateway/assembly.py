@@ -53,7 +53,8 @@ def build(settings: Settings) -> Gateway:
     gateway.parts += [circuits] if circuits else []
     gateway.parts += [Closing(telemetry.close)] if telemetry else []
     gateway.parts += [Closing(partial(close_ledger, ledger))] if ledger else []
-    gateway.parts += [KeyWatch(start.ledger, callers, shared=start.shared)] if start.ledger is not None else []
+    if start.ledger is not None:
+        gateway.parts += [KeyWatch(start.ledger, callers, gateway.cut_revoked, shared=start.shared)]
     gateway.parts += [Background(limiter.keep)]
     take_over(gateway, now)
     return gateway

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from tolmach.access.keys import Key, KeyRing
+from tolmach.access.keys import Key, KeyRing, check
 from tolmach.access.limits import Admission, Limiter
 from tolmach.errors import AuthError
 from tolmach.ledger.prices import Prices
@@ -89,10 +89,18 @@ class Callers:
             )
         return self.keys.find(plain.strip(), self._now())
 
+    def revoked(self, key: Key) -> AuthError | None:
+        """Why a key that was let in is not let in any more: it was removed, switched off, or has expired."""
+        try:
+            check(self.keys.current(key), self._now())
+        except AuthError as error:
+            return error
+        return None
+
     async def admit(self, key: Key, peek: Peek, plan: Plan, body: bytes, *, answered: bool = True) -> Admission:
         """Let a question in; `answered` says whether its answer has tokens: vectors have none.
 
-        Raises `AuthError`, `Refused` and `RateLimited` (`LimitReached`).
+        Raises `AuthError`, `ModelNotFound` and `RateLimited` (`LimitReached`).
         """
         tokens = _question_tokens(body)
         answer = _answer_tokens(peek, key) if answered else 0

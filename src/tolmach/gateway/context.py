@@ -11,7 +11,7 @@ from typing import Any
 from tolmach.access.keys import Key
 from tolmach.access.limits import Admission
 from tolmach.chat import Event, Notice, Usage
-from tolmach.errors import TolmachError
+from tolmach.errors import AuthError, TolmachError
 from tolmach.gateway.http import Headers, Incoming, Reply, Writer
 from tolmach.gateway.public_errors import public_error
 from tolmach.gateway.telemetry.logs import AccessLine
@@ -38,6 +38,7 @@ class RequestContext:
 
     `error` is the kind of the error that it ended in, `usage` the tokens of question and answer where they are known,
     `target` the one that answered or was asked last, `model` the name that was asked for, `size` the bytes of the body.
+    `revoked` is why its key is not good any more, once it is not.
     `task` is the one that answers it, `writer` that of a streamed answer, once it has begun. `complete` says that all
     of the answer is there and its end is on the way to the caller, who may close the connection then.
     """
@@ -55,6 +56,7 @@ class RequestContext:
         "model",
         "plan",
         "reply",
+        "revoked",
         "size",
         "started",
         "status",
@@ -70,6 +72,7 @@ class RequestContext:
     def __init__(self, incoming: Incoming, reply: Reply) -> None:
         self.incoming = incoming
         self.reply = reply
+        self.revoked: AuthError | None = None
         given = incoming.headers.get("x-request-id")
         self.id = given if given is not None and _REQUEST_ID.fullmatch(given) else f"{_PROCESS}{next(_numbers):012x}"
         self.started = time.monotonic()

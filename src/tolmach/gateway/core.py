@@ -13,9 +13,9 @@ from contextlib import AsyncExitStack, suppress
 
 import msgspec
 
-from tolmach.access.keys import check_model
+from tolmach.access.keys import Key, check_model, model_not_found
 from tolmach.chat import ChatRequest
-from tolmach.errors import BadRequest, ModelNotFound, ProviderUnavailable, TolmachError
+from tolmach.errors import AuthError, BadRequest, ModelNotFound, ProviderUnavailable, TolmachError
 from tolmach.gateway.answers.answering import Answering
 from tolmach.gateway.answers.conversations import Conversations, Responses
 from tolmach.gateway.answers.spent import settle_all
@@ -195,6 +195,15 @@ class Gateway:
         if tasks:
             await asyncio.wait(tasks, timeout=_CUT_SECONDS)
 
+    def cut_revoked(self) -> None:
+        """End what is under way for keys that are not good any more: streams with an error event, others with 401."""
+        for context in self._under_way:
+            if context.key is None or context.revoked is not None or context.complete or context.task is None:
+                continue
+            context.revoked = self.callers.revoked(context.key)
+            if context.revoked is not None:
+                context.task.cancel()
+
     async def _handle(self, context: RequestContext) -> None:
         incoming = context.incoming
         # The server leaves out the body of an answer to HEAD.
@@ -279,9 +288,10 @@ class Gateway:
             except TolmachError as error:
                 await self._answering.fail(context, surface, error)
             except asyncio.CancelledError:
-                if not self._cut or context.complete or (context.status and context.writer is None):
+                told = context.revoked or (_stopped() if self._cut else None)
+                if told is None or context.complete or (context.status and context.writer is None):
                     raise
-                await _stop(context, surface)
+                await _break_off(context, surface, told)
 
         return handler
 
@@ -312,14 +322,21 @@ class Gateway:
     async def _let_in(self, context: RequestContext, peek: Peek, body: bytes, *, answered: bool = True) -> Plan:
         """The plan for what is asked, if the caller's key allows it. Raises `ModelNotFound` and what `admit` does."""
         context.model = peek.model
-        plan = self.targets.plan(peek.model)
         key = context.key
-        if key is not None:
-            check_model(key, peek.model)
-            if key.limited:
-                admission = context.admission = await self.callers.admit(key, peek, plan, body, answered=answered)
-                context.headers += admission.headers()
+        plan = self._plan(key, peek.model)
+        if key is not None and key.limited:
+            admission = context.admission = await self.callers.admit(key, peek, plan, body, answered=answered)
+            context.headers += admission.headers()
         return plan
+
+    def _plan(self, key: Key | None, model: str) -> Plan:
+        if key is None or not key.models:
+            return self.targets.plan(model)
+        check_model(key, model)
+        try:
+            return self.targets.plan(model)
+        except ModelNotFound:
+            raise model_not_found(key, model) from None
 
     async def _count_tokens(self, context: RequestContext, body: bytes) -> None:
         try:
@@ -353,7 +370,7 @@ class Gateway:
         try:
             row = next((row for row in self._rows(context) if row["id"] == wanted), None)
             if row is None:
-                raise ModelNotFound(f"the model {wanted!r} does not exist here")
+                raise model_not_found(self.callers.who(context.incoming.headers), wanted)
         except TolmachError as error:
             await self._answering.fail(context, self._openai, error)
         else:
@@ -411,16 +428,23 @@ class Gateway:
         await context.reply.whole(200, [("content-type", Metrics.content_type), *context.headers], self.metrics.text())
 
 
-async def _stop(context: RequestContext, surface: Surface) -> None:
-    """Tell a caller that the gateway ends before the answer does."""
-    context.error = "Stopped"
-    stopped = ProviderUnavailable("the gateway was stopped before the answer's end", status=503, code="stopped")
+def _stopped() -> ProviderUnavailable:
+    """The gateway ends before the answer does."""
+    return ProviderUnavailable(
+        "the gateway was stopped before the answer's end", status=503, code="stopped", retry_after=1
+    )
+
+
+async def _break_off(context: RequestContext, surface: Surface, error: AuthError | ProviderUnavailable) -> None:
+    """Tell a caller that the answer ends here, and why."""
+    context.error = "Stopped" if context.revoked is None else type(error).__name__
     if context.writer is not None:
         await context.writer.write(
-            surface.stream(_NOTHING_ASKED, Label(id=context.id, created=0, model="")).fail(stopped)
+            surface.stream(_NOTHING_ASKED, Label(id=context.id, created=0, model="")).fail(error)
         )
-    else:
-        await context.send(503, surface.error(stopped, context.id)[1], [("connection", "close"), ("retry-after", "1")])
+        return
+    wait = [("retry-after", "1")] if error.status == 503 else []
+    await context.send(error.status or 500, surface.error(error, context.id)[1], [("connection", "close"), *wait])
 
 
 def _refusal(status: int, incoming: Incoming, methods: Sequence[str] = ()) -> Handler:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
 from msgspec import structs
@@ -17,11 +18,11 @@ from tolmach.ledger.keys import load_keys
 from tolmach.ledger.opening import open_database
 from tolmach.ledger.queries import usage
 
-__all__ = ["KeyWatch", "known_keys"]
+__all__ = ["LOOK_SECONDS", "KeyWatch", "known_keys"]
 
 _log = logging.getLogger("tolmach.gateway")
 
-_LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.5
 """After so long a key that was made, changed or taken away counts in a gateway that runs."""
 
 
@@ -37,12 +38,14 @@ def known_keys(url: str) -> list[Key]:
 class KeyWatch:
     """Begins the budgets with what was spent, and keeps the keys in force as the database has them.
 
-    `shared` says whether what the limits count is counted for all workers.
+    `cut_revoked` ends what is under way for keys that are not good any more. `shared` says whether what the limits
+    count is counted for all workers.
     """
 
-    def __init__(self, url: str, callers: Callers, *, shared: bool) -> None:
+    def __init__(self, url: str, callers: Callers, cut_revoked: Callable[[], None], *, shared: bool) -> None:
         self._url = url
         self._callers = callers
+        self._cut_revoked = cut_revoked
         self._shared = shared
         self._following = Background(self._follow)
 
@@ -73,7 +76,8 @@ class KeyWatch:
         database: Database | None = None
         failed = False
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
+            self._cut_revoked()  # those that have expired, whether or not the database can be reached
             try:
                 if database is None:
                     database = await asyncio.to_thread(open_database, self._url)
@@ -89,6 +93,7 @@ class KeyWatch:
                 continue
             failed = False
             self._replace(keys)
+            self._cut_revoked()
 
     def _replace(self, keys: list[Key]) -> None:
         before = {key.id: key for key in self._callers.keys}

@@ -152,7 +152,7 @@ async def test_others_are_let_in_by_keys_only(demo: Demo, tmp_path: Path):
         assert (await ask(url, "gpt-4o-mini"))[0] == 401
         assert (await ask(url, "gpt-4o-mini", headers=f"Authorization: Bearer {plain}\r\n"))[0] == 200
         assert (await ask(url, "gpt-4o-mini", headers=f"x-api-key: {plain}\r\n"))[0] == 200
-        assert (await ask(url, "shop-model", headers=f"x-api-key: {plain}\r\n"))[0] == 403
+        assert (await ask(url, "shop-model", headers=f"x-api-key: {plain}\r\n"))[0] == 404
         assert (await raw(url, "GET", "/metrics"))[0] == 401
         assert plain not in served.output
 

@@ -155,7 +155,7 @@ async def test_what_is_not_answered_to_its_end(tmp_path: Path) -> None:
         assert (await ask(served, "ak-nobody", id="unknown"))[0] == 401
         assert (await ask(served, limited, id="first"))[0] == 200
         assert (await ask(served, limited, id="second"))[0] == 429
-        assert (await ask(served, models, id="forbidden"))[0] == 403
+        assert (await ask(served, models, id="forbidden"))[0] == 404
         assert (await ask(served, plain, "nothing", "nowhere"))[0] == 404
         served.process.terminate()
         assert await served.ended() == 0
@@ -168,7 +168,7 @@ async def test_what_is_not_answered_to_its_end(tmp_path: Path) -> None:
         "failed": (500, 0, key.id, (("up/bad", "failed", 500),)),
         "unknown": (401, 0, "", ()),
         "second": (429, 0, few.id, ()),
-        "forbidden": (403, 0, chosen.id, ()),
+        "forbidden": (404, 0, chosen.id, ()),
         "nowhere": (404, 0, key.id, ()),
     }
     assert {name for name, row in rows.items() if row.error} == set(rows) - {"gone", "early"}
