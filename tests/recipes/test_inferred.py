@@ -10,7 +10,7 @@ from tolmach.errors import ConfigError
 from tolmach.recipes.draft import Draft
 from tolmach.recipes.har import read_har
 from tolmach.recipes.infer import infer
-from tolmach.recipes.judging import makes_the_request, reads_the_answer
+from tolmach.recipes.judging import answers_anew, makes_the_request, reads_the_answer
 from tolmach.recipes.traffic import Exchange
 
 CASES = Path(__file__).parent / "cases"
@@ -137,3 +137,21 @@ def test_the_texts_of_a_list_are_one_answer(texts, joined):
     draft = infer(read_har(json.dumps({"log": {"entries": [{"request": request, "response": response}]}}).encode()))
     assert (draft.options["answer"]["text"], draft.answer) == ("/*/text", joined)
     assert _sure(draft, "replay") > 0.9
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ("Grass is green because of chlorophyll.", ""),
+        ("", "empty"),
+        (" \n", "empty"),
+        ("The sky is blue because air scatters short waves.", "recorded"),
+        ("And the grass?", "repeats"),
+        ("success", "state"),
+        ("[DONE]", "state"),
+    ],
+)
+def test_a_new_question_is_answered_anew(said, wrong):
+    found = answers_anew(said, "And the grass?", _draft("har-null-response"))
+    assert wrong in found
+    assert bool(wrong) == bool(found)

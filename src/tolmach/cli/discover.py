@@ -18,7 +18,7 @@ from tolmach.configuration.adding import add_provider
 from tolmach.configuration.settings import find_config
 from tolmach.discovery import Findings, Found, Page, Traffic, from_traffic, recognise
 from tolmach.discovery.sight import is_address
-from tolmach.errors import AssistantGone, AuthError, ConfigError, ContextTooLong, TolmachError
+from tolmach.errors import AssistantGone, AuthError, ConfigError, ContextTooLong, RemoteProtocolError, TolmachError
 from tolmach.pages.search import USER_AGENT, Manners, Visitor
 from tolmach.pages.search import discover as discover_page
 from tolmach.recipes.draft import Draft
@@ -143,6 +143,8 @@ def discover(
         found = findings.found[0]
         asking = _ask(found, _row_to_ask(found, look), question, options, api_key, show=not as_json)
         tried = asyncio.run(asking)
+        if tried.error is None and look.draft is not None and findings.found[0].protocol == "recipe":
+            tried.error = _no_answer(tried, look.draft)
         findings = _with_outcome(findings, tried)
     if as_json:
         _print_json(target, look, findings, tried)
@@ -324,6 +326,14 @@ async def _ask(
     if show and tried.answer:
         say()
     return tried
+
+
+def _no_answer(tried: _Tried, draft: Draft) -> TolmachError | None:
+    """The error that an answer stands for which a recipe gave to no question of this one."""
+    from tolmach.recipes.judging import answers_anew
+
+    wrong = answers_anew(tried.answer, tried.question, draft)
+    return RemoteProtocolError(f"the recipe does not work: {wrong}") if wrong else None
 
 
 def _with_outcome(findings: Findings, tried: _Tried) -> Findings:

@@ -14,9 +14,10 @@ from tolmach.cli.inferred import with_secrets
 from tolmach.cli.output import say, say_answer, say_json
 from tolmach.cli.traffic import exchanges_of, read_source, the_question
 from tolmach.client.clients import AsyncClient
-from tolmach.errors import ConfigError
+from tolmach.errors import ConfigError, RemoteProtocolError
 from tolmach.recipes.draft import Draft
 from tolmach.recipes.infer import infer
+from tolmach.recipes.judging import answers_anew
 from tolmach.recipes.running import run_once
 from tolmach.recipes.traffic import Exchange
 from tolmach.recipes.writing import to_toml, write_recipe
@@ -107,10 +108,16 @@ async def draft_of_request(request: Request, question: str, answer: bytes | None
 
 
 async def try_draft(draft: Draft, question: str) -> str:
-    """The answer to a question that the recipe asks, with the recorded secrets. Raises what asking raises."""
+    """The answer to a question that the recipe asks, with the recorded secrets.
+
+    Raises what asking raises, and `RemoteProtocolError` for what is no answer to it, such as the recorded one.
+    """
     async with AsyncClient(base_url=draft.url, protocol="recipe", **with_secrets(draft)) as client:
         events = client.events(model="", messages=[{"role": "user", "content": question}])
-        return "".join([event.text async for event in events if isinstance(event, Delta)])
+        said = "".join([event.text async for event in events if isinstance(event, Delta)])
+    if wrong := answers_anew(said, question, draft):
+        raise RemoteProtocolError(f"the recipe does not work: {wrong}")
+    return said
 
 
 def as_json(draft: Draft) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Pure: the session's clock and randomness are counters. Values that are made anew
 plays, so they are told from those that stay, and these have to be the recorded ones.
 """
 
+import re
 from collections.abc import Generator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,10 +15,15 @@ from tolmach.chat import ChatRequest, Conversation, Delta, Done, Event, Message
 from tolmach.errors import TolmachError
 from tolmach.protocols.base import SessionState, Site
 from tolmach.protocols.recipe.protocol import Recipe
+from tolmach.recipes.draft import Draft
 from tolmach.recipes.traffic import Exchange, Path, leaves, pointer, written
 from tolmach.wire import Call, Request, Response
 
-__all__ = ["makes_the_request", "reads_the_answer"]
+__all__ = ["answers_anew", "makes_the_request", "reads_the_answer"]
+
+_STATUS = re.compile(
+    r"ok|success(ful)?|done|finished|complet(e|ed)|true|null|pending|processing|started|\[?done\]?", re.I
+)
 
 _OTHER_QUESTION = "Quite another thing to ask, 7301"
 
@@ -64,6 +70,20 @@ def makes_the_request(
             return f"it leaves out {pointer(path)}"
         if made[path] == again[path] and str(made[path]).strip() != str(leaf).strip():
             return f"at {pointer(path)} it sends {_short(str(made[path]))}"
+    return ""
+
+
+def answers_anew(said: str, question: str, draft: Draft) -> str:
+    """Why what a recipe answered to a new question is no answer to it; empty when it may be one."""
+    text = said.strip()
+    if not text:
+        return "the answer is empty"
+    if text == question.strip():
+        return "the answer repeats the question"
+    if question.strip() != draft.question.strip() and text == draft.answer.strip():
+        return "the answer to another question is the recorded one, word for word"
+    if _STATUS.fullmatch(text):
+        return f"the answer is a word for a state: {text}"
     return ""
 
 
