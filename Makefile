@@ -7,10 +7,11 @@
 #   make soak [ARGS="..."]    a million requests through one gateway: its memory stays flat
 #   make fuzz [ARGS="..."]    malformed answers for the decoders (ARGS="--seconds 60")
 #   make docs                 the tables in README.md and README.ru.md again from the code
+#   make package             sdist, wheel and SBOM in dist/, built twice, checked and tried
 #   make requirements         the pins again (ARGS="--upgrade" for newer versions)
 #   make clean                removes .venv, caches and what was built
 
-.PHONY: run test lint fix bench soak fuzz docs requirements clean
+.PHONY: run test lint fix bench soak fuzz docs package requirements clean
 .DEFAULT_GOAL := run
 
 bin := .venv/bin
@@ -62,10 +63,14 @@ docs:
 	$(call install,dev)
 	@$(bin)/python -m tolmach.testing.tables $(ARGS)
 
+package:
+	$(call install,dev)
+	@$(bin)/python release/package.py
+
 requirements:
 	$(call install,dev)
 	@$(bin)/python requirements/compile.py $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
-	find src tests requirements -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests requirements release -name __pycache__ -type d -prune -exec rm -rf {} +

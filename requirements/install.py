@@ -32,7 +32,7 @@ KINDS = ("run", "dev")
 def digest(kind: str) -> str:
     """Of all that decides what the environment holds: pins, metadata, interpreter, place, this file."""
     seen = hashlib.sha256(f"{kind}\0{sys.version}\0{sys.base_prefix}\0{ROOT}\0".encode())
-    for file in (f"requirements/{kind}.txt", "pyproject.toml", "requirements/install.py"):
+    for file in (f"requirements/{kind}.txt", "pyproject.toml", "src/tolmach/version.py", "requirements/install.py"):
         seen.update((ROOT / file).read_bytes())
     return seen.hexdigest()
 

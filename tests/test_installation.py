@@ -12,25 +12,19 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.scripts import ROOT, script
 
-
-def installer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("install", ROOT / "requirements/install.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+DECIDING = ("pyproject.toml", "src/tolmach/version.py", "requirements/install.py")
+"""The files besides the pins that decide what is installed."""
 
 
 @pytest.fixture
 def install(tmp_path: Path) -> ModuleType:
     """The installer, for a project in a folder with a space in its name."""
-    module = installer()
+    module = script("requirements/install.py")
     root = tmp_path / "my project"
-    (root / "requirements").mkdir(parents=True)
-    for file in ("requirements/run.txt", "requirements/dev.txt", "requirements/install.py", "pyproject.toml"):
+    for file in ("requirements/run.txt", "requirements/dev.txt", *DECIDING):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_bytes((ROOT / file).read_bytes())
     module.__dict__.update(ROOT=root, VENV=root / ".venv")
     return module
@@ -50,7 +44,7 @@ def test_an_environment_without_a_stamp_is_not_believed(install: ModuleType) -> 
     assert not install.installed("dev")
 
 
-@pytest.mark.parametrize("file", ["requirements/run.txt", "pyproject.toml", "requirements/install.py"])
+@pytest.mark.parametrize("file", ["requirements/run.txt", *DECIDING])
 def test_a_change_ends_the_stamp(install: ModuleType, file: str) -> None:
     mark(install, "run")
     with (install.ROOT / file).open("a") as out:
