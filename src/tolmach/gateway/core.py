@@ -40,7 +40,7 @@ from tolmach.gateway.policy import Policy
 from tolmach.gateway.request_target import check_host, is_canonical
 from tolmach.gateway.surfaces.anthropic import AnthropicSurface
 from tolmach.gateway.surfaces.base import Asked, Label, Surface
-from tolmach.gateway.surfaces.bodies import check_depth
+from tolmach.gateway.surfaces.bodies import LONGEST_MODEL, check_depth, wrong
 from tolmach.gateway.surfaces.embeddings import parse_embeddings
 from tolmach.gateway.surfaces.openai import OpenAISurface
 from tolmach.gateway.surfaces.responses import ResponsesSurface
@@ -88,7 +88,7 @@ class Gateway:
         ledger: Ledger | None = None,
     ) -> None:
         self.targets = targets
-        self.metrics = Metrics()
+        self.metrics = Metrics(lambda target: target in self.targets.configured)
         self.limits = limits
         self.policy = Policy()
         self.problem = ""
@@ -321,6 +321,8 @@ class Gateway:
 
     async def _let_in(self, context: RequestContext, peek: Peek, body: bytes, *, answered: bool = True) -> Plan:
         """The plan for what is asked, if the caller's key allows it. Raises `ModelNotFound` and what `admit` does."""
+        if len(peek.model) > LONGEST_MODEL:
+            raise wrong("model", f"it has more than {LONGEST_MODEL} characters")
         context.model = peek.model
         key = context.key
         plan = self._plan(key, peek.model)
@@ -370,7 +372,7 @@ class Gateway:
         try:
             row = next((row for row in self._rows(context) if row["id"] == wanted), None)
             if row is None:
-                raise model_not_found(self.callers.who(context.incoming.headers), wanted)
+                raise model_not_found(self.callers.who(context.incoming.headers), wanted[:LONGEST_MODEL])
         except TolmachError as error:
             await self._answering.fail(context, self._openai, error)
         else:

@@ -6,7 +6,7 @@ lists, then as the route `*`. What is found is a `Plan`: the targets and the rul
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import cast
 
 from msgspec import Struct, structs
@@ -23,6 +23,9 @@ __all__ = ["Plan", "Provider", "Route", "Target", "Targets"]
 
 _VISIBLE = re.compile(r"[\x20-\x7e]{1,2048}")
 
+
+_MOST_FOUND = 4096
+"""So many names that were asked for are remembered with their plans."""
 
 _ONCE = Rules(attempts=1)
 """A name that no route names is asked once: what is asked again, and where, is for a route to say."""
@@ -152,9 +155,21 @@ class Targets:
         plan = self._found.get(name)
         if plan is None:
             plan = self._find(name)
-            if len(self._found) < 4096:
-                self._found[name] = plan
+            if len(self._found) >= _MOST_FOUND:
+                # Names that callers made up must not keep those that are asked for out.
+                self._found.clear()
+            self._found[name] = plan
         return plan
+
+    @cached_property
+    def configured(self) -> frozenset[str]:
+        """The names of the targets that the configuration names, as a provider's model or in a route."""
+        found = {target for route in self._routes.values() for target in route.targets if not target.endswith("/*")}
+        for name, provider in self._providers.items():
+            known = (provider.models, provider.site.aliases)
+            models = {model for table in known for pair in table.items() for model in pair}
+            found |= {name, *(f"{name}/{model}" for model in models | {"default", provider.site.default_model})}
+        return frozenset(found)
 
     def find(self, name: str) -> Target:
         """The first target of a public name. Raises `ModelNotFound`."""

@@ -9,10 +9,12 @@ import msgspec
 
 from tolmach.errors import BadRequest
 
-__all__ = ["MAX_DEPTH", "check_depth", "check_shape", "read_object", "wrong"]
+__all__ = ["LONGEST_MODEL", "MAX_DEPTH", "check_depth", "check_shape", "read_object", "wrong"]
 
 T = TypeVar("T")
 
+LONGEST_MODEL = 256
+"""Characters of a model's name, which is looked up, remembered and logged."""
 MAX_DEPTH = 100
 """Objects and lists within each other, the body itself counted."""
 

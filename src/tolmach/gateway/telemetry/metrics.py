@@ -1,7 +1,7 @@
 """What the gateway counts, for Prometheus.
 
-Labels are few and bounded: names of surfaces and of targets, statuses, kinds of errors. A caller who asks for ever
-new models of one provider fills no memory: beyond `MOST_TARGETS` names all others are counted as one.
+Labels are few and bounded: names of surfaces and of targets, statuses, kinds of errors. Targets that the configuration
+names are counted by their names, all others as one: a caller may ask for ever new models of one provider.
 
 What is counted for a request costs less than 2 microseconds together (`gateway.telemetry.counters`). It is settled,
 that is added to prometheus-client's own counters, twice a second and whenever they are asked for.
@@ -14,7 +14,7 @@ import asyncio
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -26,13 +26,10 @@ from tolmach.routing.health import Health
 from tolmach.routing.journal import Attempt, Journal
 from tolmach.version import __version__
 
-__all__ = ["MOST_TARGETS", "SHARED_COUNTS", "Metrics", "Sharing", "Writing"]
+__all__ = ["SHARED_COUNTS", "Metrics", "Sharing", "Writing"]
 
 SHARED_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable with the folder of the counts that workers share; prometheus-client's own."""
-
-MOST_TARGETS = 1000
-"""So many targets are counted by name."""
 
 _SETTLE_SECONDS = 0.5
 _LOOK_SECONDS = 2.0
@@ -64,12 +61,14 @@ class Sharing(Protocol):
 class Metrics:
     """The counters of one gateway, in a registry of their own. Used by one thread.
 
+    `configured` says which targets are counted by name; by default all, for those who make up no names.
     `health`, `ledger` and `state` are looked at whenever the metrics are asked for, where they are set.
     """
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self) -> None:
+    def __init__(self, configured: Callable[[str], bool] | None = None) -> None:
+        self._configured = configured
         self.health: Health | None = None
         self.ledger: Writing | None = None
         self.state: Sharing | None = None
@@ -219,7 +218,7 @@ class Metrics:
 
     def _tally(self, target: str) -> TargetTally:
         """That of a target which is not known yet, or of all others."""
-        if len(self._targets) >= MOST_TARGETS:
+        if target and self._configured is not None and not self._configured(target):
             target = OTHER
         tally = self._targets.get(target)
         if tally is None:
