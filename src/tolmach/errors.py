@@ -167,11 +167,14 @@ class TimedOut(TransportError, TimeoutError):
         self.seconds = seconds
 
 
+_LONGEST_WAIT = 31 * 86_400.0
+
+
 class ProviderError(TolmachError, RuntimeError):
     """The service answered, and the answer is a failure.
 
     `text` is what the service said, `status` its HTTP status, `code` its own or our short code,
-    `retry_after` the seconds it asked to wait.
+    `retry_after` the seconds it asked to wait: a month at most, for a service may say anything.
     """
 
     def __init__(
@@ -181,7 +184,7 @@ class ProviderError(TolmachError, RuntimeError):
         self.text = text
         self.status = status
         self.code = code
-        self.retry_after = retry_after
+        self.retry_after = None if retry_after is None else min(max(0.0, retry_after), _LONGEST_WAIT)
 
 
 class StaleSession(ProviderError):

@@ -7,6 +7,7 @@ else it ends in the surface's error event, and never in an end mark.
 """
 
 import math
+import re
 from collections.abc import Callable
 from contextlib import aclosing
 
@@ -31,8 +32,8 @@ from tolmach.transport import Timeouts
 
 __all__ = ["Answering"]
 
-# Headers of a target that callers are shown with its refusal.
-_SHOWN = ("retry-after", "retry-after-ms")
+# A day at most: a service may say anything.
+_MILLISECONDS = re.compile(r"[0-9]{1,8}(?:\.[0-9]{1,3})?")
 
 _NOTHING_ASKED = ChatRequest(messages=())
 
@@ -179,9 +180,10 @@ class Answering:
         status, body = surface.error(said, context.id)
         head = None if attempt is None else attempt.head
         if head is not None and isinstance(error, ProviderError):
-            headers = [(name, head.header(name)) for name in _SHOWN if head.header(name)]
-            await context.send(head.status if head.status >= 400 else status, body, headers)
-            return
+            if 400 <= head.status <= 599:
+                status = head.status
+            if _MILLISECONDS.fullmatch(told := head.header("retry-after-ms")):
+                context.headers.append(("retry-after-ms", told))
         wait = getattr(error, "retry_after", None)
         more: Headers = []
         if isinstance(error, LimitReached):
