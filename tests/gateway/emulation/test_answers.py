@@ -234,7 +234,10 @@ async def test_json_is_found_and_given_out_bare(written, given_out):
         (PERSON, "Bob", "not valid JSON"),
         (PERSON, '{"name": 1}', "$.name: expected string"),
         (PERSON, '{"name": NaN}', "NaN is no JSON"),
-        (PERSON, "[" * 5000 + "]" * 5000, "nested"),
+        (PERSON, "[" * 99 + "]" * 99, "$: expected object"),
+        (PERSON, "[" * 101 + "]" * 101, "nested too deeply"),
+        (PERSON, "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ({"type": "json_object"}, '{"a":' * 101 + "1" + "}" * 101, "nested too deeply"),
         ({"type": "json_object"}, "[1]", "must be a JSON object"),
     ],
 )

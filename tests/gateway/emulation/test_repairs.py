@@ -40,7 +40,9 @@ from tolmach.gateway.emulation.instructions import answer
         (BLOCK.replace("arguments", "argh"), "no arguments"),
         ("```tool_calls\n[1]\n```", "a call is an object"),
         ("```tool_calls\n[]\n```", "is empty"),
-        ("```tool_calls\n" + "[" * 900 + "]" * 900 + "\n```", "a call is an object"),
+        ("```tool_calls\n" + "[" * 90 + "]" * 90 + "\n```", "a call is an object"),
+        ("```tool_calls\n" + "[" * 900 + "]" * 900 + "\n```", "nested too deeply"),
+        ("```tool_calls\n" + "[" * 9000 + "]" * 9000 + "\n```", "nested too deeply"),
         ("```tool_calls\n" + "[" * 5000, "nested too deeply|not valid JSON"),
     ],
 )

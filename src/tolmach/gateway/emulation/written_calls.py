@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, NoReturn
 
+from tolmach.gateway.surfaces.bodies import MAX_DEPTH, depth_exceeds
 from tolmach.protocols.bodies import clean
 
 __all__ = ["BrokenCalls", "CallScanner", "WrittenCall", "parse_strictly", "read_calls"]
@@ -155,9 +156,19 @@ def _opening(text: str, names: frozenset[str]) -> _Verdict:
 def parse_strictly(text: str) -> Any:
     """The value of a JSON text. Raises `ValueError`, for the constants that JSON does not have too."""
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return _shallow(json.loads(text, parse_constant=_no_constant))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def _shallow(value: Any) -> Any:
+    """The value itself. Raises `RecursionError` where it is nested more than `MAX_DEPTH` deep.
+
+    How deep json.loads goes differs from one Python to the next: one reads what another cannot walk through.
+    """
+    if depth_exceeds(value, MAX_DEPTH):
+        raise RecursionError
+    return value
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -212,6 +223,7 @@ def _block(held: str) -> tuple[bool, list[Any], str]:
     while held[at : at + 1] in ("{", "["):
         try:
             value, at = _decode(held, at)
+            _shallow(value)
         except RecursionError as error:
             raise BrokenCalls("the block is nested too deeply") from error
         except ValueError as error:

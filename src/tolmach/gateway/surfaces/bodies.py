@@ -9,7 +9,7 @@ import msgspec
 
 from tolmach.errors import BadRequest
 
-__all__ = ["LONGEST_MODEL", "MAX_DEPTH", "check_depth", "check_shape", "read_object", "wrong"]
+__all__ = ["LONGEST_MODEL", "MAX_DEPTH", "check_depth", "check_shape", "depth_exceeds", "read_object", "wrong"]
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def read_object(body: bytes) -> dict[str, Any]:
         value = _with_surrogates(body) if b"\\u" in body else _refuse(error)
     if not isinstance(value, dict):
         raise wrong(None, "the body must be a JSON object")
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth_exceeds(value, MAX_DEPTH):
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and depth_exceeds(value, MAX_DEPTH):
         raise wrong(None, f"the body is nested more than {MAX_DEPTH} deep")
     return value
 
@@ -55,11 +55,12 @@ def check_depth(body: bytes, limit: int) -> None:
         return
     except RecursionError as error:
         _refuse(error)
-    if _depth_exceeds(value, limit):
+    if depth_exceeds(value, limit):
         raise wrong(None, f"the body is nested more than {limit} deep")
 
 
-def _depth_exceeds(value: Any, limit: int) -> bool:
+def depth_exceeds(value: Any, limit: int) -> bool:
+    """Whether objects and lists of a parsed value stand in each other more than `limit` deep, itself counted."""
     level = [value]
     for _ in range(limit + 1):
         nested = [item for item in level if isinstance(item, dict | list)]
