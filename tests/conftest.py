@@ -1,4 +1,6 @@
-"""What holds for all tests: none writes into the user's own folders, and programs that they start can be stopped."""
+"""What holds for all tests: how much of each sweep is taken, none writes into the user's own folders, and programs
+that they start can be stopped.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -7,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests import sweeps
+
 # A time limit on each example would fail a sound test on a busy machine.
 settings.register_profile("tolmach", deadline=None)
 settings.load_profile("tolmach")
@@ -14,7 +18,24 @@ settings.load_profile("tolmach")
 _STOPPING = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("sweeps")
+    group.addoption("--all", action="store_true", dest="sweep_all", help="the whole of each sweep, not a part of it")
+    group.addoption("--seed", type=int, dest="sweep_seed", help="which part of each sweep (default: by the commit)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.sweep_seed is None:  # the processes of one run are told it
+        config.option.sweep_seed = sweeps.commits_seed()
+    sweeps.begin(whole=config.option.sweep_all, seed=config.option.sweep_seed)
+    _take_ignored_signals()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return "sweeps: the whole of each" if sweeps.whole() else f"sweeps: a part of each (--seed {sweeps.seed()}; --all)"
+
+
+def _take_ignored_signals() -> None:
     """Take signals that the shell has ignored (`pytest &` in a script, `nohup`): programs would inherit that."""
     for number in _STOPPING:
         if signal.getsignal(number) is signal.SIG_IGN:
