@@ -399,7 +399,7 @@ async def test_a_conversation_goes_on_with_its_own_target_only(stage: Stage) -> 
     async with AsyncClient(providers=rows, routes=routes, transport=recorded) as client:
         first = await client.chat.completions.create(model="gpt-4", messages=HI)
         assert first.conversation is not None
-        assert first.conversation.state["tolmach.target"] == "first/default"
+        assert first.conversation.state["tolmach.target"] == "first/gpt-4"
         more = [*HI, {"role": "assistant", "content": text_of(first)}, {"role": "user", "content": "What was that?"}]
         again = await client.chat.completions.create(model="gpt-4", messages=more, conversation=first.conversation)
         stage.first.faults["/Chatgpt4Online"] = "500"
@@ -409,7 +409,7 @@ async def test_a_conversation_goes_on_with_its_own_target_only(stage: Stage) -> 
     assert again.conversation is not None
     assert again.conversation.state["chatId"] == first.conversation.state["chatId"]
     assert moved.conversation is not None
-    assert moved.conversation.state["tolmach.target"] == "second/default"
+    assert moved.conversation.state["tolmach.target"] == "second/gpt-4"
     assert moved.conversation.state["chatId"] != first.conversation.state["chatId"]
     assert not any(b"tolmach.target" in request.body for request in recorded.sent)
 

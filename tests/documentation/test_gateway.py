@@ -178,10 +178,10 @@ def test_headers_that_are_passed_on_are_told() -> None:
         ("assistant", "shop/gpt-4", "gpt-4"),  # a route
         ("shop/gpt-4", "shop/gpt-4", "gpt-4"),
         ("shop/unlisted", "shop/unlisted", "unlisted"),
-        ("shop/default", "shop/default", "gpt-4"),
-        ("shop", "shop", "gpt-4"),
-        ("gpt-4o", "local/gpt-4o", "gpt-4o-mini"),  # listed by a provider, under another name
-        ("local/gpt-4o", "local/gpt-4o", "gpt-4o-mini"),
+        ("shop/default", "shop/gpt-4", "gpt-4"),
+        ("shop", "shop/gpt-4", "gpt-4"),
+        ("gpt-4o", "local/gpt-4o-mini", "gpt-4o-mini"),  # listed by a provider, under another name
+        ("local/gpt-4o", "local/gpt-4o-mini", "gpt-4o-mini"),
     ],
 )
 def test_names_of_models_find_their_targets(tmp_path: Path, name: str, target: str, own: str) -> None:

@@ -180,17 +180,5 @@ def prices_of(settings: Settings, targets: Targets) -> Prices:
     """What tokens of the targets cost, as the settings say."""
     rates = {name: Rate(row.input, row.output, row.cached) for name, row in settings.prices.items()}
     services = {name: row.service for name, row in settings.providers.items() if row.service}
-    return Prices(rates, services, _own_names(targets))
-
-
-def _own_names(targets: Targets) -> dict[str, str]:
-    """Targets whose model the service has another name for -> PROVIDER/MODEL by that name."""
-    own = {}
-    for provider in targets.providers():
-        default = provider.site.default_model
-        names = {**provider.site.aliases, **provider.models}
-        for public, model in names.items():
-            own[f"{provider.name}/{public}"] = f"{provider.name}/{default if model in ('', 'default') else model}"
-        own.setdefault(f"{provider.name}/default", f"{provider.name}/{default}")
-        own[provider.name] = f"{provider.name}/{default}"
-    return own
+    spellings = {name: one for provider in targets.providers() for name, one in provider.spellings().items()}
+    return Prices(rates, services, spellings)

@@ -63,20 +63,21 @@ class Prices:
     `rates` are the configuration's: pattern (`*`, `?`) of a target (PROVIDER/MODEL) or of a model alone ->
     price. The first that fits counts. `services` says of which service a provider is (its name in the
     table of services); a provider that is not in it has only the configuration's prices, since the same
-    model at another place costs something else. `own` maps targets to PROVIDER/MODEL with the service's own
-    name of the model, where that is another one: a pattern may name either, genai-prices knows the service's.
-    genai-prices' own data are used; nothing is fetched.
+    model at another place costs something else. `spellings` maps other names of targets to the one that they have: a
+    pattern may name any of them. genai-prices' own data are used; nothing is fetched.
     """
 
     def __init__(
         self,
         rates: Mapping[str, Rate] | None = None,
         services: Mapping[str, str] | None = None,
-        own: Mapping[str, str] | None = None,
+        spellings: Mapping[str, str] | None = None,
     ) -> None:
         self._rates: Final = dict(rates or {})
         self._services: Final = dict(services or {})
-        self._own: Final = dict(own or {})
+        self._others: Final[dict[str, set[str]]] = {}
+        for spelling, target in (spellings or {}).items():
+            self._others.setdefault(target, set()).add(spelling)
         self._known: dict[str, Rate | _Pricer | None] = {}
 
     def cost(self, target: str, prompt: int, completion: int, cached: int = 0, at: float | None = None) -> int | None:
@@ -98,9 +99,9 @@ class Prices:
     def _find(self, target: str) -> Rate | _Pricer | None:
         if len(self._known) >= _TOO_MANY:
             self._known.clear()
-        own = self._own.get(target, target)
-        provider, _, model = own.partition("/")
-        names = {target, target.partition("/")[2], own, model}
+        provider, _, model = target.partition("/")
+        spellings = {target, *self._others.get(target, ())}
+        names = spellings | {name.partition("/")[2] for name in spellings}
         found: Rate | _Pricer | None = next(
             (rate for pattern, rate in self._rates.items() if any(fnmatchcase(name, pattern) for name in names)),
             None,

@@ -2,6 +2,9 @@
 
 A name is looked up as a route first, then as `provider/model`, then as a model that a provider
 lists, then as the route `*`. What is found is a `Plan`: the targets and the rules for asking them.
+
+A target has one name, however it is spelled: its provider and the service's own name of the model. Prices, circuits,
+metrics and the ledger go by that.
 """
 
 import re
@@ -48,6 +51,20 @@ class Provider(Struct, frozen=True, kw_only=True):
     prefill: bool = False
     """Whether its models go on from a last message of the assistant."""
 
+    def own(self, model: str) -> str:
+        """The service's own name of a model; empty for the only one of a service that names none."""
+        own = self.models.get(model) or self.site.aliases.get(model) or model
+        return self.site.default_model if own in ("", "default") else own
+
+    def target(self, model: str) -> str:
+        """The one name of a model, whatever callers call it: `provider/model` with the service's own name."""
+        return f"{self.name}/{self.own(model) or 'default'}"
+
+    def spellings(self) -> dict[str, str]:
+        """Every name that callers may call a model of it by, as far as that is known -> its one name."""
+        names = ("", "default", *self.site.aliases, *self.models)
+        return {f"{self.name}/{name}" if name else self.name: self.target(name) for name in names}
+
 
 class Route(Struct, frozen=True, kw_only=True):
     """A public model name: `provider/model` names in order, and the rules for asking them."""
@@ -64,7 +81,7 @@ class Target(Struct, frozen=True):
     """One model of one provider, asked with one of its keys."""
 
     name: str
-    """`provider/model`, as it is told to callers."""
+    """`provider/model`, with the service's own name of the model, as it is told to callers."""
     provider: Provider
     model: str
     """The service's own name of the model."""
@@ -206,10 +223,7 @@ class Targets:
     def _all_keys(
         self, provider: Provider, model: str, weight: float = 1.0, timeouts: Timeouts | None = None
     ) -> list[Target]:
-        own = provider.models.get(model) or provider.site.aliases.get(model) or model
-        if own in ("", "default"):
-            own = provider.site.default_model
-        name = f"{provider.name}/{model}" if model else provider.name
+        name = provider.target(model)
         protocol = provider.site.protocol
         # What is emulated has to be put into words: such a target's bodies cannot go through.
         forwards = protocol.forwards if isinstance(protocol, Forwarding) and not provider.emulate else frozenset()
@@ -219,7 +233,7 @@ class Targets:
             Target(
                 name,
                 provider,
-                own,
+                provider.own(model),
                 partial(self._session, provider, key),
                 forwards,
                 header,
@@ -262,7 +276,9 @@ class Targets:
 
 
 def _made(name: str, rules: Rules, targets: list[Target]) -> Plan:
-    return Plan(name, rules, tuple(one.choice for one in targets), {one.choice.id: one for one in targets})
+    # A target that a route names twice, by two spellings, is one.
+    found = {one.choice.id: one for one in reversed(targets)}
+    return Plan(name, rules, tuple(dict.fromkeys(found[one.choice.id].choice for one in targets)), found)
 
 
 def _stricter(route: Timeouts | None, provider: Timeouts) -> Timeouts:

@@ -170,7 +170,7 @@ async def test_raw_responses_show_the_headers(api: openai.AsyncOpenAI):
         model="ChatGptt/default", messages=user("Hi"), extra_headers={"x-request-id": "mine-1"}
     )
     assert raw.headers["x-request-id"] == "mine-1"
-    assert raw.headers["x-tolmach-target"] == "ChatGptt/default"
+    assert raw.headers["x-tolmach-target"] == "ChatGptt/gpt-4o"
     assert raw.parse().choices[0].message.content
 
 
