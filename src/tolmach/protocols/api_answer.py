@@ -17,7 +17,6 @@ from tolmach.wire import Head, Limits, Steps, retry_after
 
 __all__ = [
     "NO_TEXT",
-    "WITHHELD",
     "ApiAnswer",
     "Direct",
     "EventsAnswer",
@@ -32,9 +31,6 @@ _BOM = b"\xef\xbb\xbf"
 
 NO_TEXT = Delta("")
 """What the watch of an answer that is passed on says for a piece of it without a text."""
-
-WITHHELD = Notice("withheld", "the caller has not asked for it")
-"""What it says for an event that is there because the gateway asked for it, and is kept from the caller."""
 
 
 class Direct(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

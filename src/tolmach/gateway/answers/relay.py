@@ -7,10 +7,9 @@ in an error event and never in an end mark.
 
 from collections.abc import AsyncGenerator, AsyncIterable
 
-from tolmach.chat import Delta, Done, Event, Notice
+from tolmach.chat import Delta, Done, Event, Notice, Usage
 from tolmach.decoding import split_events, without_lead
 from tolmach.errors import RemoteProtocolError
-from tolmach.protocols.api_answer import WITHHELD
 from tolmach.transport.base import Exchange, read
 from tolmach.wire import Decoder
 
@@ -28,8 +27,8 @@ async def relay_stream(
 ) -> AsyncGenerator[bytes, None]:
     """The bytes of an answer's body, event by event as they come; what they mean is added to `seen`.
 
-    An event of which the decoder says that it was skipped (a `Notice`) or is `WITHHELD` does not go through. An answer
-    that is whole at the end of its body, without the mark that callers wait for, gets `end_mark`.
+    An event of which the decoder says that it was skipped (a `Notice`), or that it is only the `Usage` for which the
+    caller has not asked, does not go through. An answer that is whole at the end of its body, without the mark that callers wait for, gets `end_mark`.
 
     Ends with the answer. Raises the decoder's error after the events that stood before it, and
     `RemoteProtocolError` for an event longer than `limit` bytes.
@@ -48,12 +47,10 @@ async def relay_stream(
             if not meant:
                 yield raw
                 continue
-            last = meant[-1]
-            if type(last) is not Notice:
-                yield raw
-            elif last != WITHHELD:
-                yield SKIPPED
-            if type(last) is Done:
+            last = type(meant[-1])
+            if last is not Usage:
+                yield SKIPPED if last is Notice else raw
+            if last is Done:
                 return
     seen.extend(decoder.feed(rest))
     seen.extend(decoder.close())

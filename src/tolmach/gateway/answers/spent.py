@@ -59,10 +59,10 @@ def _used(sent: Sent, attempt: Attempt) -> Usage | None:
 
 
 def _counted(seen: Sequence[Event]) -> Usage | None:
-    """The last count of tokens among the events, if it can be; it stands near their end."""
+    """The last count of tokens among the events that can be; it stands near their end."""
     for event in reversed(seen):
-        if type(event) is Usage:
-            return believed(event)
+        if type(event) is Usage and (usage := believed(event)) is not None:
+            return usage
     return None
 
 

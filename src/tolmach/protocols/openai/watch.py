@@ -13,7 +13,7 @@ from msgspec import Struct
 from tolmach.chat import Delta, Done, Event, Usage
 from tolmach.decoding import ServerSentEvent, ServerSentEvents, convert, parse_json
 from tolmach.errors import RemoteProtocolError, TruncatedAnswer
-from tolmach.protocols.api_answer import NO_TEXT, WITHHELD
+from tolmach.protocols.api_answer import NO_TEXT
 from tolmach.protocols.bodies import Body, clean
 from tolmach.protocols.openai.faults import fault_error, find_fault, http_error
 from tolmach.protocols.passed_on import Fields, given
@@ -45,8 +45,8 @@ class CompletionWatch:
     """A `Decoder` whose events say only what text came, what it cost, and that the answer ended.
 
     A stream has ended with `[DONE]`, or at the end of the body when every choice that began has
-    its `finish_reason`. With `unasked` the chunk of the usage is not for the caller: it means
-    `WITHHELD`. `partial` stays empty: the bytes are with the caller.
+    its `finish_reason`. With `unasked` the chunk of the usage is not for the caller: it means a
+    `Usage` and nothing else. `partial` stays empty: the bytes are with the caller.
     """
 
     partial = ""
@@ -60,6 +60,7 @@ class CompletionWatch:
         """Choices by their numbers."""
         self._unasked = unasked
         self._usage: Usage | None = None
+        self._told = False
         failed = not 200 <= head.status < 300
         streamed = head.content_type == "text/event-stream" and not failed
         self._failed = failed
@@ -98,7 +99,7 @@ class CompletionWatch:
         if self._ended:
             return
         self._ended = True
-        if self._usage is not None:
+        if self._usage is not None and not self._told:
             yield self._usage
         yield Done("stop")
 
@@ -118,7 +119,8 @@ class CompletionWatch:
             return self._choices(chunk.choices)
         if chunk.choices is None and chunk.usage is None:
             raise RemoteProtocolError("an event of the answer is no chunk of a completion", status=self._head.status)
-        return (WITHHELD,) if self._unasked and chunk.usage is not None else ()
+        self._told = self._unasked and chunk.usage is not None
+        return (self._usage or _NOTHING_TOLD,) if self._told else ()
 
     def _choices(self, choices: list[_Choice]) -> tuple[Event, ...]:
         for choice in choices:
@@ -144,6 +146,7 @@ class CompletionWatch:
 
 
 _NOTHING_SAID = (NO_TEXT,)
+_NOTHING_TOLD = Usage(0, 0, 0)
 
 
 def _has_token(choice: _Choice) -> bool:
