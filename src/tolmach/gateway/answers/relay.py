@@ -28,7 +28,8 @@ async def relay_stream(
     """The bytes of an answer's body, event by event as they come; what they mean is added to `seen`.
 
     An event of which the decoder says that it was skipped (a `Notice`), or that it is only the `Usage` for which the
-    caller has not asked, does not go through. An answer that is whole at the end of its body, without the mark that callers wait for, gets `end_mark`.
+    caller has not asked, does not go through. An answer that is whole at the end of its body, without the mark that
+    callers wait for, gets `end_mark`.
 
     Ends with the answer. Raises the decoder's error after the events that stood before it, and
     `RemoteProtocolError` for an event longer than `limit` bytes.

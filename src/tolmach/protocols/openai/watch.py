@@ -60,7 +60,7 @@ class CompletionWatch:
         """Choices by their numbers."""
         self._unasked = unasked
         self._usage: Usage | None = None
-        self._told = False
+        self._told: Usage | None = None
         failed = not 200 <= head.status < 300
         streamed = head.content_type == "text/event-stream" and not failed
         self._failed = failed
@@ -99,7 +99,7 @@ class CompletionWatch:
         if self._ended:
             return
         self._ended = True
-        if self._usage is not None and not self._told:
+        if self._usage is not None and self._usage is not self._told:
             yield self._usage
         yield Done("stop")
 
@@ -119,8 +119,10 @@ class CompletionWatch:
             return self._choices(chunk.choices)
         if chunk.choices is None and chunk.usage is None:
             raise RemoteProtocolError("an event of the answer is no chunk of a completion", status=self._head.status)
-        self._told = self._unasked and chunk.usage is not None
-        return (self._usage or _NOTHING_TOLD,) if self._told else ()
+        if not self._unasked or chunk.usage is None:
+            return ()
+        self._told = self._usage
+        return (self._usage or _NOTHING_TOLD,)
 
     def _choices(self, choices: list[_Choice]) -> tuple[Event, ...]:
         for choice in choices:
