@@ -155,3 +155,37 @@ def test_a_new_question_is_answered_anew(said, wrong):
     found = answers_anew(said, "And the grass?", _draft("har-null-response"))
     assert wrong in found
     assert bool(wrong) == bool(found)
+
+
+ONE, TWO = "0e30855c-6873-4f87-9de6-b3352a0622b3", "7b0c1f5e-27d4-4c39-8f4e-51a1d4a9c777"
+
+
+def _asked(*bodies: dict[str, Any]) -> Draft:
+    entries = [
+        {
+            "request": {"method": "POST", "url": "https://a.test/ask", "postData": {"text": json.dumps(body)}},
+            "response": {"status": 200, "content": {"text": '{"reply": "Because air scatters short waves."}'}},
+        }
+        for body in bodies
+    ]
+    return infer(read_har(json.dumps({"log": {"entries": entries}}).encode()))
+
+
+@pytest.mark.parametrize("key", ["clientId", "user", "sender", "sessionId", "id"])
+def test_an_id_of_the_page_is_of_one_conversation(key):
+    """Where the service remembers by it, callers who had one together would share a conversation."""
+    draft = _asked({"message": "Why is the sky blue?", key: ONE})
+    assert draft.options["request"]["json"][key] == f"{{{{conversation.{key}}}}}"
+    assert draft.options["conversation"][key] == {"new": f"{{{{random.uuid.{key}}}}}"}
+
+
+def test_an_id_that_differs_between_two_questions_is_made_for_each():
+    first = {"message": "Why is the sky blue?", "client_ref": ONE, "session": TWO}
+    draft = _asked(first, first | {"message": "And the grass, why is it green?", "client_ref": TWO})
+    assert draft.options["request"]["json"]["client_ref"] == "{{random.uuid.client_ref}}"
+    assert draft.options["request"]["json"]["session"] == "{{conversation.session}}"
+
+
+def test_an_id_of_a_message_is_made_for_each():
+    draft = _asked({"message": "Why is the sky blue?", "messageId": ONE})
+    assert draft.options["request"]["json"]["messageId"] == "{{random.uuid.messageId}}"

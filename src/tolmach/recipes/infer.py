@@ -58,7 +58,7 @@ class _Inference:
         self._url = self._page_url()
         own = {i for i, e in enumerate(exchanges) if i != chat.index and written(e.request).path == self._asked.path}
         others = [Exchange(request=e.request) if i in own else e for i, e in enumerate(exchanges)]
-        self._tracer = Tracer(others, self._url, by_name=by_name)
+        self._tracer = Tracer(others, self._url, by_name=by_name, later=self._second_question())
         self._parts: list[Part] = []
         self._defaults: dict[str, Any] = {}
         self._history: tuple[Path, ...] = ()
@@ -131,6 +131,14 @@ class _Inference:
         self._parts.append(Part("format", answer.table["format"], answer.sure, f"its end: {end.words}"))
         if answer.table["format"] in ("sse", "ndjson"):
             self._parts.append(Part("end", end.words, end.sure, "how the last event is told from the others"))
+
+    def _second_question(self) -> dict[Path, Any] | None:
+        """What the next recorded question to the same API sent, by its places."""
+        for exchange in self._exchanges[self._chat.index + 1 :]:
+            asked = written(exchange.request)
+            if exchange.answered and (asked.path, asked.kind) == (self._asked.path, self._asked.kind):
+                return dict(leaves(asked.tree()))
+        return None
 
     def _page_url(self) -> str:
         request = self._exchanges[self._chat.index].request

@@ -20,7 +20,8 @@ _TRACKING = re.compile(
     re.I,
 )
 _TALK = re.compile(r"conversation|thread|chat|dialog|discussion|room|session", re.I)
-_VISITOR = re.compile(r"client|visitor|user|device|browser|anon|guest|fingerprint", re.I)
+_TURN = re.compile(r"message|msg|request|turn|event|trace|span|prompt|question|query|parent|response|run", re.I)
+"""What is called so is an id of one question, or of its message."""
 _OF_THE_PLACE = re.compile(r"bot|app|agent|assistant|project|workspace|tenant|org|flow|site|widget|embed|deploy", re.I)
 """What is called so is an id of the place: the same for all visitors."""
 _ABSENT = object()
@@ -30,8 +31,12 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-
 class Tracer:
     """Replaces values by places, and collects the steps that give them."""
 
-    def __init__(self, exchanges: list[Exchange], url: str, *, by_name: bool) -> None:
+    def __init__(
+        self, exchanges: list[Exchange], url: str, *, by_name: bool, later: dict[Path, Any] | None = None
+    ) -> None:
+        """`later` is what a second question of the same conversation sent, by its places; None where there is none."""
         self._exchanges = exchanges
+        self._later = later
         self._url = url
         self._by_name = by_name
         self._steps: dict[int, dict[str, Any]] = {}
@@ -107,25 +112,26 @@ class Tracer:
                 found = origin_of_name(key, self._exchanges, index)
             if found is not None:
                 return text.replace(bare, f"{{{{token.{self._token(found, key)}}}}}")
-        if made := self._made(key, text, index, sent_as=str(path[0])):
+        if made := self._made(path, text, index):
             return made
         if secret or (is_token(key, bare) and re.search(r"nonce|csrf|xsrf|token|auth|session", key, re.I)):
             return text.replace(bare, self._variable(key, bare, secret=secret))
         return None
 
-    def _made(self, key: str, text: str, index: int, *, sent_as: str) -> str:
+    def _made(self, path: Path, text: str, index: int) -> str:
         """The place for a value that the page made itself; empty when it did not."""
+        key = key_of(path)
         if _OF_THE_PLACE.search(key):
             return ""
         if _UUID.fullmatch(text):
-            return self._id(key, "uuid")
+            return self._id(path, text, "uuid")
         # What pages make themselves goes into bodies; hexadecimal digits in a header were given to them.
         if (
-            sent_as != "headers"
+            path[0] != "headers"
             and re.fullmatch(r"[0-9a-f]{16,64}", text)
             and not re.search(r"hash|sign|nonce|csrf|key", key, re.I)
         ):
-            return self._id(key, f"hex{len(text)}")
+            return self._id(path, text, f"hex{len(text)}")
         started = self._exchanges[index].started
         if re.fullmatch(r"1[5-9]\d{8}", text) and _near(float(text), started):
             return self._time(key, "now.seconds")
@@ -139,24 +145,29 @@ class Tracer:
         self.parts.append(Part(f"time {key}", key, 0.85, "a time near that of the question: the time of each question"))
         return f"{{{{{name}}}}}"
 
-    def _id(self, key: str, kind: str) -> str:
+    def _id(self, path: Path, text: str, kind: str) -> str:
+        """The place for an id of the page's: of a conversation, unless it is seen or said to be of one question.
+
+        Never of a visitor: where the service remembers by it, two callers would share a conversation.
+        """
+        key = key_of(path)
         label = re.sub(r"[^A-Za-z0-9_-]", "-", key) or "id"
-        if _TALK.search(key):
-            self.conversation.setdefault(label, {"new": f"{{{{random.{kind}.{label}}}}}"})
-            self.parts.append(
-                Part(f"conversation {key}", key, 0.75, "an id that the page made: one for each conversation")
-            )
-            return f"{{{{conversation.{label}}}}}"
-        whose = "visitor" if _VISITOR.search(key) else "random"
+        if self._of_one_question(path, text):
+            self.parts.append(Part(f"id {key}", key, 0.8, "no response gave it: the page makes it for each question"))
+            return f"{{{{random.{kind}.{label}}}}}"
+        self.conversation.setdefault(label, {"new": f"{{{{random.{kind}.{label}}}}}"})
+        seen = "; both recorded questions have the same" if self._later is not None else ""
+        sure = 0.92 if seen or _TALK.search(key) else 0.75
         self.parts.append(
-            Part(
-                f"id {key}",
-                key,
-                0.7,
-                "no response gave it: the page makes it, once a " + ("visitor" if whose == "visitor" else "question"),
-            )
+            Part(f"conversation {key}", key, sure, f"an id that the page made: one for each conversation{seen}")
         )
-        return f"{{{{{whose}.{kind}.{label}}}}}"
+        return f"{{{{conversation.{label}}}}}"
+
+    def _of_one_question(self, path: Path, text: str) -> bool:
+        if self._later is not None and path in self._later:
+            return bool(self._later[path] != text)
+        below = any(isinstance(part, int) for part in path[1:-1])  # one of a list's items, such as a message
+        return below or (_TURN.search(key_of(path)) is not None and not _TALK.search(key_of(path)))
 
     def _token(self, found: Origin, key: str) -> str:
         """The name of the token that an origin gives; its step is added."""

@@ -131,7 +131,7 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "stream": bool(self.request.url) and self.answer.format != "json",
             "history": bool(named & {"history", "messages"}),
             "system": bool(named & {"system", "history", "messages"}),
-            "conversation": any(value.answer or value.header for value in self.conversation.values()),
+            "conversation": bool(self.conversation),
         }
         return frozenset(name for name, there in has.items() if there)
 
