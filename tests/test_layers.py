@@ -69,6 +69,7 @@ ROOMS: dict[str, set[str]] = {
     "gateway.serving": {"serving", "core", "http", "addresses", "telemetry.metrics"},
     "providers.base": set(),
     "providers.registry": {"base"},
+    "providers.names": {"registry", "sites.apis"},
     "providers.stream_session": set(),
     "providers.sites": {"base", "stream_session", "sites"},
 }

@@ -19,10 +19,10 @@ import inspect
 import secrets
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Set
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Set
 from concurrent.futures import Future
 from contextlib import aclosing
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from tolmach.chat import ChatRequest, Done, Event, admit
 from tolmach.cookies import CookieJar
@@ -32,9 +32,11 @@ from tolmach.protocols.lenient import forgiving
 from tolmach.transport.base import Exchange, Timeouts, Transport, read
 from tolmach.transport.drain import drain
 from tolmach.transport.exchange import open_exchange
-from tolmach.wire import Challenge, Decoder, Handshake, Limits, Request, Response, Steps, Work
+from tolmach.wire import Challenge, Decoder, Limits, Request, Response, Work
 
 __all__ = ["ChallengeHandler", "Session", "Sharing", "new_state"]
+
+T = TypeVar("T")
 
 ChallengeHandler = Callable[[Challenge], str | Awaitable[str]]
 """Asks a person. Gives the person's answer; it may raise `ChallengeRequired` to decline."""
@@ -120,6 +122,15 @@ class Session:
         """Shake hands if the tokens are not there or have ended."""
         lease = await self._make_ready(_Asking(self.timeouts, self._on_challenge))
         self._land(lease.trial)
+
+    async def carry_out(self, steps: Generator[Any, Any, T], timeouts: Timeouts | None = None) -> T:
+        """What steps that are no question return, such as the list of models of a service."""
+        try:
+            found: T = await self._drive(steps, _Asking(timeouts or self.timeouts, self._on_challenge))
+        except TolmachError as error:
+            error.provider = error.provider or self.site.name
+            raise
+        return found
 
     def exchange(self, request: Request, timeouts: Timeouts | None = None) -> Coroutine[Any, Any, Exchange]:
         """One request with the session's cookies and headers, no handshake around it; to be closed by the caller."""
@@ -256,7 +267,7 @@ class Session:
 
     # Steps
 
-    async def _drive(self, steps: Handshake | Steps, asking: "_Asking") -> Any:
+    async def _drive(self, steps: Generator[Any, Any, Any], asking: "_Asking") -> Any:
         """Run a handshake's steps; what it returns, a `Call` or nothing."""
         answer: Any = None
         try:

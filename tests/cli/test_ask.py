@@ -119,7 +119,8 @@ def test_a_challenge_is_for_a_person(ask, demo):
     [
         (("hi",), "whom to ask"),
         (("-p", "Nope", "hi"), "no provider 'Nope'"),
-        (("-m", "no-such-model", "hi"), "no provider has a model 'no-such-model'"),
+        (("-m", "no-such-model", "hi"), "nobody is known to have the model 'no-such-model': there is no tolmach.toml"),
+        (("-m", "gpt-4o", "hi"), "The public sites ChatGptt and ChatGpt have it; to ask one, name it: -p ChatGptt"),
         (("-m", "ChatGptt/no-such-model", "hi"), "has no model 'no-such-model'"),
         (("-p", "ChatGptt"), "nothing to ask"),
         (("-p", "ChatGptt", "  "), "nothing to ask"),
@@ -218,7 +219,7 @@ def test_a_provider_on_the_command_line_beats_the_environments_model(ask, monkey
 
 def test_a_model_or_protocol_on_the_command_line_beats_the_environments_provider(run, demo, monkeypatch):
     monkeypatch.setenv("TOLMACH_PROVIDER", "Chatgpt4o")
-    assert "no provider has a model 'no-such-model'" in run("ask", "-m", "no-such-model", "hi").stderr
+    assert "nobody is known to have the model 'no-such-model'" in run("ask", "-m", "no-such-model", "hi").stderr
     url = f"{demo.url}/Chatgpt4Online"
     assert run("ask", "--protocol", "ai-engine", "--base-url", url, "hi").exit_code == 0
 

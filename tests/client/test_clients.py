@@ -221,7 +221,6 @@ def test_an_answer_as_data():
     [
         ({}, {"model": "Chatgpt4Online/gpt-4"}, "Chatgpt4Online", "gpt-4"),
         ({}, {"model": "chatgpt4o/gpt-4o-mini"}, "Chatgpt4o", "gpt-4o-mini-2024-07-18"),
-        ({}, {"model": "gpt-4o"}, "ChatGptt", "gpt-4o"),
         ({}, {"provider": Chatgpt4o}, "Chatgpt4o", "gpt-4o-mini-2024-07-18"),
         ({}, {"provider": "ChatGpt", "model": "gpt-4o"}, "ChatGpt", "chatgpt-4o-latest"),
         ({"provider": ChatGptt}, {}, "ChatGptt", "gpt-4o"),

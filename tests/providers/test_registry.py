@@ -21,7 +21,9 @@ from tolmach.providers.registry import (
     provider_names,
     providers,
     register,
+    registered,
     resolve,
+    sites_having,
 )
 from tolmach.providers.sites.chatgpt import ChatGpt
 from tolmach.providers.sites.json_text import Aichat
@@ -133,8 +135,11 @@ def test_another_package_offers_a_provider(package):
     shop = get_provider("shop")
     assert shop.url == "https://shop.test"
     assert resolve("Shop/other") == (shop, "other")
+    # It is installed, but nobody has named it.
+    with pytest.raises(ModelNotFound):
+        resolve("shop-1")
     with pytest.warns(ProviderWarning):
-        assert resolve("shop-1") == (shop, "shop-1")
+        assert sites_having("shop-1") == ["Shop"]
 
 
 def test_a_provider_that_cannot_be_loaded_is_named_with_its_package(package):
@@ -163,10 +168,6 @@ def test_a_broken_package_does_not_hide_the_others(package):
         ("Chatgpt4Online/gpt-4", None, (Chatgpt4Online, "gpt-4")),
         ("chatgpt4o/gpt-4o-mini", None, (Chatgpt4o, "gpt-4o-mini-2024-07-18")),
         ("Chatgpt4o/", None, (Chatgpt4o, "gpt-4o-mini-2024-07-18")),
-        ("gpt-4o", None, (ChatGptt, "gpt-4o")),
-        ("gpt-4o-mini", None, (Chatgpt4o, "gpt-4o-mini-2024-07-18")),
-        ("gpt-3.5-turbo", None, (Aichat, "gpt-3.5-turbo")),
-        ("auto", None, (ChatGpt, "auto")),
         ("", Chatgpt4o, (Chatgpt4o, "gpt-4o-mini-2024-07-18")),
         ("", "chatgptt", (ChatGptt, "gpt-4o")),
         ("gpt-4", "ChatGptt", (ChatGptt, "gpt-4")),
@@ -188,15 +189,35 @@ def test_a_slash_may_belong_to_the_model():
     assert resolve("corner") == (Corner, "corner-1")
 
 
-def test_those_seen_working_come_first(monkeypatch):
-    monkeypatch.setattr(ChatGpt, "working", True)
-    assert resolve("gpt-4o") == (ChatGpt, "chatgpt-4o-latest")
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-4o-mini", "gpt-3.5-turbo", "gpt-4", "auto"])
+def test_a_model_alone_is_asked_of_no_public_site(model):
+    with pytest.raises(ModelNotFound, match="no provider that the program names has a model"):
+        resolve(model)
+    register(Corner)
+    with pytest.raises(ModelNotFound):
+        resolve(model)
+
+
+def test_the_sites_that_have_a_model_are_known():
+    assert sites_having("gpt-4o") == ["ChatGptt", "ChatGpt"]
+    assert sites_having("corner-1") == []
+    register(Corner)
+    assert sites_having("corner-1") == []
+    assert registered() == [Corner]
+
+
+def test_a_model_of_several_registered_classes_is_an_error_that_lists_them():
+    register(Corner)
+    register(type("Other", (Corner,), {}))
+    with pytest.raises(ConfigError, match="several providers have 'corner-1': Corner, Other; write Corner/corner-1"):
+        resolve("corner-1")
+    assert resolve("Other/corner-1")[0].__name__ == "Other"
 
 
 @pytest.mark.parametrize(
     ("model", "provider", "error", "says"),
     [
-        ("gpt-99", None, ModelNotFound, "no provider has a model 'gpt-99'"),
+        ("gpt-99", None, ModelNotFound, "no provider that the program names has a model 'gpt-99'"),
         ("", None, ModelNotFound, "a model or a provider is needed"),
         ("Nobody/gpt-4", None, ModelNotFound, "Nobody/gpt-4"),
         ("gpt-99", "ChatGptt", ModelNotFound, "ChatGptt has no model 'gpt-99'; it has: gpt-4, gpt-4o"),

@@ -40,6 +40,8 @@ from tolmach import (
     raise_for_status,
     register,
 )
+from tolmach.client.embeddings import CreateEmbeddingResponse
+from tolmach.client.models import Model, ModelPage
 from tolmach.protocols.recipe.json_text import JsonText
 from tolmach.providers.registry import providers
 from tolmach.providers.stream_session import Response, Session, StreamResponse
@@ -62,6 +64,9 @@ def the_client(stream: bool) -> None:
     assert_type(client.chat.completions.create(messages=messages, stream=stream), ChatCompletion | Stream)
     for event in client.events(messages=messages, provider="Chatgpt4o"):
         assert_type(event, Event)
+    for model in client.models.list():
+        assert_type(model, Model)
+    assert_type(client.embeddings.create(input=["a"], model="m", dimensions=8), CreateEmbeddingResponse)
 
 
 async def the_asynchronous_client(stream: bool) -> None:
@@ -84,6 +89,14 @@ async def the_asynchronous_client(stream: bool) -> None:
         async for event in events:
             if isinstance(event, Delta):
                 assert_type(event.text, str)
+
+
+async def what_there_is_besides_questions(client: AsyncClient) -> None:
+    assert_type(await client.models.list(provider="groq"), ModelPage)
+    async for model in client.models.list(timeout=3):
+        assert_type(model, Model)
+    made = await client.embeddings.create(input=[[1, 2]], encoding_format="base64")
+    assert_type(made.data[0].embedding, list[float] | str)
 
 
 async def the_providers() -> None:

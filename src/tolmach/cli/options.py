@@ -9,14 +9,15 @@ import click
 import msgspec
 from click.core import ParameterSource
 
+from tolmach.cli.config import config_option, load_settings
 from tolmach.cli.failures import debug_option
+from tolmach.cli.whom import Whom, another, choose
 from tolmach.client.clients import AsyncClient
+from tolmach.configuration import Settings
 from tolmach.cookies import load_cookies
 from tolmach.errors import ConfigError
 from tolmach.pages.site import page_site
 from tolmach.protocols import PROTOCOLS, load
-from tolmach.providers.base import AbstractProvider
-from tolmach.providers.registry import get_provider, resolve
 
 if TYPE_CHECKING:
     from tolmach.pages.session import Assistant
@@ -76,7 +77,7 @@ _OPTIONS = (
         envvar="TOLMACH_MODEL",
         show_envvar=True,
         callback=_beaten_by("provider", "url"),
-        help="Model, or PROVIDER/MODEL.",
+        help="Model of the configuration, or PROVIDER/MODEL.",
     ),
     click.option(
         "-p",
@@ -85,7 +86,7 @@ _OPTIONS = (
         envvar="TOLMACH_PROVIDER",
         show_envvar=True,
         callback=_beaten_by("model", "protocol", "url"),
-        help="Provider; without -m its default model.",
+        help="Provider, service or site; without -m its default model.",
     ),
     click.option(
         "--url",
@@ -156,7 +157,7 @@ _OPTIONS = (
 
 def target_options(command: F) -> F:
     """Adds the options that say whom to ask and how to get there."""
-    command = debug_option(command)
+    command = config_option(debug_option(command))
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -232,6 +233,7 @@ class Target:
         bot: str = "",
         accept_consent: bool = False,
         fresh: bool = False,
+        file: Path | None = None,
     ) -> None:
         self._way: dict[str, Any] = {
             "proxy": proxy,
@@ -242,42 +244,47 @@ class Target:
             "strict": not lenient,
         }
         self._moved = base_url is not None
-        self.provider: type[AbstractProvider] | None = None
         self.model = model
+        self._whom: Whom | None = None
+        self._settings = Settings()
         self._is_page, self._agreed = url is not None, accept_consent
-        paged: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
+        if file is not None and not (url is protocol is None):
+            raise ConfigError("--config is for -m and -p; --url and --protocol say themselves who is asked")
         if url is not None:
             if provider is not None or base_url is not None or protocol is not None or settings:
                 raise ConfigError("--url goes without --provider, --base-url, --protocol and --set")
-            self.endpoint, options = urlsplit(url).netloc.rpartition("@")[2], {}
-            paged = _page_options(url, bot, accept_consent, fresh)
+            self._endpoint = urlsplit(url).netloc.rpartition("@")[2]
+            arguments = _page_options(url, bot, accept_consent, fresh)
         elif bot or accept_consent or fresh:
             raise ConfigError("--bot, --accept-consent and --fresh go with --url")
         elif protocol is not None:
             if provider is not None or base_url is None:
                 raise ConfigError("--protocol goes with --base-url and without --provider")
-            self.endpoint = urlsplit(base_url).netloc.rpartition("@")[2]
-            options = _protocol_settings(protocol, settings)
+            self._endpoint = urlsplit(base_url).netloc.rpartition("@")[2]
+            arguments = {"protocol": protocol, **_protocol_settings(protocol, settings)}
         elif settings:
             raise ConfigError("--set is for options of the endpoint's protocol: it goes with --protocol and --base-url")
         else:
-            self.endpoint, options = "", {}
-            self.provider, self.model = _named(model, provider, base_url)
+            if base_url is not None and provider is None:
+                provider, model = _named_in(model)
+            self._settings = load_settings(file)
+            self._whom = choose(model, provider, self._settings)
+            self.model, arguments = self._whom.model, self._whom.arguments
         self.client = AsyncClient(
-            provider=self.provider,
             base_url=base_url,
-            protocol=protocol,
             api_key=api_key,
             cookies=self._cookies(cookies, base_url or url),
-            **paged,
+            **arguments,
             **self._way,
-            **options,
         )
 
     @property
     def site(self) -> str:
-        """Whom it asks: `ChatGptt/gpt-4o`, or an endpoint's host and the model."""
-        return "/".join(filter(None, (self.provider.__name__ if self.provider else self.endpoint, self.model)))
+        """Whom it asks: `ChatGptt/gpt-4o`, an endpoint's host and the model, or a model of the configuration."""
+        if self._whom is not None:
+            return self._whom.text
+        return "/".join(filter(None, (self._endpoint, self.model)))
 
     async def introduced(self) -> "Assistant | None":
         """The assistant of the page, found now where it is not known; None where no page is asked.
@@ -298,27 +305,26 @@ class Target:
         Another provider is not told the key and the cookies that were meant for the first.
         Raises `ModelNotFound`, or `ConfigError` when the first one's address was given.
         """
-        if self.provider is None:
+        before = self._whom
+        if before is None:
             self.model = name
             return False
-        own = self.provider.__name__
-        other = "/" in name and not name.startswith(f"{own}/")
-        provider, model = resolve(name) if other else resolve(name, self.provider)
-        if provider is self.provider:
-            self.model = model
+        now = another(before, name, self._settings)
+        if now.named != before.named and self._moved:
+            own, other = (whom.named.name if whom.named else whom.model for whom in (before, now))
+            raise ConfigError(f"--base-url is the address of {own}; leave and start again to ask {other}")
+        self._whom, self.model = now, now.model
+        if now.named == before.named:
             return False
-        if self._moved:
-            raise ConfigError(f"--base-url is the address of {own}; leave and start again to ask {provider.__name__}")
-        self.client = AsyncClient(provider=provider, **self._way)
-        self.provider, self.model = provider, model
+        self.client = AsyncClient(**now.arguments, **self._way)
         return True
 
     def _cookies(self, file: Path | None, base_url: str | None) -> dict[str, str] | None:
         if file is None:
             return None
-        domain = (self.provider.cookie_domain if self.provider else "") or urlsplit(
-            base_url or (self.provider.url if self.provider else "")
-        ).hostname
+        provider = self._whom.provider if self._whom else None
+        address = base_url or (provider.url if provider else "")
+        domain = (provider.cookie_domain if provider else "") or urlsplit(address).hostname
         if not domain:
             raise ConfigError("--cookies: name the provider with -p, so that its domain is known")
         found = load_cookies(file, domain)
@@ -337,12 +343,9 @@ def _page_options(url: str, bot: str, accept_consent: bool, fresh: bool) -> dict
     return {"page": url, "bot": bot, "accept_consent": accept_consent}
 
 
-def _named(model: str, provider: str | None, base_url: str | None) -> tuple[type[AbstractProvider], str]:
-    """The provider that the options name, and its own name of the model."""
-    if provider is not None:
-        return resolve(model, get_provider(provider))
-    if base_url is not None and "/" not in model:
+def _named_in(model: str) -> tuple[str, str]:
+    """The provider that a model's name begins with, and the rest. Raises `ConfigError` where it names none."""
+    name, slash, rest = model.partition("/")
+    if not slash:
         raise ConfigError("--base-url needs --protocol (what the endpoint speaks) or -p (whose address it is)")
-    if not model:
-        raise ConfigError("whom to ask? Give -p PROVIDER or -m MODEL (see `tolmach models`), --url PAGE, or --base-url")
-    return resolve(model)
+    return name, rest

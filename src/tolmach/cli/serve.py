@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from tolmach.cli.config import config_option
 from tolmach.cli.failures import debug_option
 from tolmach.cli.output import say
 from tolmach.configuration import LiveSettings
@@ -29,18 +30,18 @@ _COLLECT_AFTER = 10_000
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), default=None, help="The configuration; see `tolmach init`.")
+@config_option
 @click.option("--host", default=None, metavar="ADDRESS", help="Address to listen on, over the configuration's.")
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Port, over the configuration's; 0: any.")
 @click.option("--workers", type=click.IntRange(1, 512), default=None, help="Processes, over the configuration's.")
 @debug_option
-def serve(config: Path | None, host: str | None, port: int | None, workers: int | None) -> None:
+def serve(file: Path | None, host: str | None, port: int | None, workers: int | None) -> None:
     """Serve the providers of tolmach.toml behind the OpenAI and Anthropic APIs, until Ctrl-C.
 
     A changed file, or SIGHUP, is read again with no answer broken off; a broken one changes nothing.
     Ctrl-C or SIGTERM lets answers under way end; a second one does not.
     """
-    live = LiveSettings(config, overrides={"gateway.host": host, "gateway.port": port, "gateway.workers": workers})
+    live = LiveSettings(file, overrides={"gateway.host": host, "gateway.port": port, "gateway.workers": workers})
     channel = os.environ.pop(CHANNEL, None)
     set_up(live.settings.gateway.log.level)
     if channel is not None:

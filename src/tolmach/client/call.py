@@ -11,11 +11,14 @@ import msgspec
 from tolmach.chat import ChatRequest, Conversation, Done, Event
 from tolmach.client.completions import Attempted, ChatCompletion, ChatCompletionChunk, Chunks, collect
 from tolmach.errors import ConfigError, UnsupportedFeature
-from tolmach.providers.base import split_options
+from tolmach.providers.base import AbstractProvider, split_options
 from tolmach.session import Session
 from tolmach.transport import Timeouts
 
-__all__ = ["Answer", "Continued", "Direct", "Question", "parse_conversation", "split_call", "usage_asked"]
+__all__ = ["Answer", "Continued", "Direct", "Provider", "Question", "parse_conversation", "split_call", "usage_asked"]
+
+Provider = type[AbstractProvider] | str
+"""A provider class, or the name of whoever is asked."""
 
 Continued = Conversation | Mapping[str, Any] | None
 """The conversation to go on with: as an answer has it, or as its `model_dump()` does."""

@@ -5,10 +5,9 @@ things stand in addition: `provider`, `conversation` (give it back to continue t
 conversation), `notices`, and the `attempts` of an answer that was routed.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
-import msgspec
-from msgspec import Struct, field
+from msgspec import field
 
 from tolmach.chat import (
     AnswerText,
@@ -22,6 +21,7 @@ from tolmach.chat import (
     ToolCallDelta,
     Usage,
 )
+from tolmach.client.shape import Shape
 
 __all__ = [
     "Attempted",
@@ -40,37 +40,7 @@ __all__ = [
 ]
 
 
-class _Model(Struct, kw_only=True):
-    """Plain data. Fields that tolmach has nothing for are there all the same, as None, as in the openai package."""
-
-    def model_dump(self, *, exclude_none: bool = False) -> dict[str, Any]:
-        """As nested dicts and lists."""
-        value: dict[str, Any] = msgspec.to_builtins(self)
-        return _without_none(value) if exclude_none else value
-
-    def to_dict(self) -> dict[str, Any]:
-        """As nested dicts and lists, without what is None."""
-        return self.model_dump(exclude_none=True)
-
-    def model_dump_json(self, *, indent: int | None = None) -> str:
-        text = msgspec.json.encode(self)
-        return (msgspec.json.format(text, indent=indent) if indent else text).decode()
-
-    def to_json(self, *, indent: int | None = 2) -> str:
-        """JSON text, without what is None."""
-        text = msgspec.json.encode(self.to_dict())
-        return (msgspec.json.format(text, indent=indent) if indent else text).decode()
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_none(v) for k, v in value.items() if v is not None}
-    if isinstance(value, list):
-        return [_without_none(v) for v in value]
-    return value
-
-
-class CompletionUsage(_Model):
+class CompletionUsage(Shape):
     """Tokens of a question and its answer; `estimated` when the service only guessed."""
 
     prompt_tokens: int
@@ -81,7 +51,7 @@ class CompletionUsage(_Model):
     estimated: bool = False
 
 
-class Attempted(_Model):
+class Attempted(Shape):
     """One asking of one target of a route.
 
     `target` is `provider/model`, `key` counts its keys from 1, `why` says why it was asked, `error` what it
@@ -98,14 +68,14 @@ class Attempted(_Model):
     ended: float | None
 
 
-class Function(_Model):
+class Function(Shape):
     """What a tool call calls; `arguments` is JSON text as the model wrote it."""
 
     name: str | None = None
     arguments: str = ""
 
 
-class ToolCall(_Model):
+class ToolCall(Shape):
     """A whole tool call."""
 
     id: str
@@ -113,7 +83,7 @@ class ToolCall(_Model):
     type: Literal["function"] = "function"
 
 
-class ToolCallChunk(_Model):
+class ToolCallChunk(Shape):
     """A piece of a tool call."""
 
     index: int
@@ -122,7 +92,7 @@ class ToolCallChunk(_Model):
     type: Literal["function"] | None = None
 
 
-class ChatCompletionMessage(_Model):
+class ChatCompletionMessage(Shape):
     """The assistant's message."""
 
     role: Literal["assistant"] = "assistant"
@@ -135,7 +105,7 @@ class ChatCompletionMessage(_Model):
     function_call: None = None
 
 
-class Choice(_Model):
+class Choice(Shape):
     """One answer; tolmach gives one."""
 
     message: ChatCompletionMessage
@@ -144,7 +114,7 @@ class Choice(_Model):
     logprobs: None = None
 
 
-class ChatCompletion(_Model):
+class ChatCompletion(Shape):
     """A whole answer."""
 
     id: str
@@ -163,7 +133,7 @@ class ChatCompletion(_Model):
     attempts: list[Attempted] = field(default_factory=list)
 
 
-class ChoiceDelta(_Model):
+class ChoiceDelta(Shape):
     """What a piece of an answer adds."""
 
     role: Literal["assistant"] | None = None
@@ -175,7 +145,7 @@ class ChoiceDelta(_Model):
     function_call: None = None
 
 
-class ChunkChoice(_Model):
+class ChunkChoice(Shape):
     """The choice of a piece."""
 
     delta: ChoiceDelta
@@ -184,7 +154,7 @@ class ChunkChoice(_Model):
     logprobs: None = None
 
 
-class ChatCompletionChunk(_Model):
+class ChatCompletionChunk(Shape):
     """A piece of an answer. The last has a `finish_reason`, the attempts, and the conversation where there is one."""
 
     id: str

@@ -1,7 +1,8 @@
 """The routing of a client: plans of targets, as in `tolmach.toml`, without a server."""
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -9,18 +10,19 @@ from msgspec import structs
 
 from tolmach.chat import ChatRequest, Event
 from tolmach.client.completions import Attempted
+from tolmach.client.embeddings import CreateEmbeddingResponse, EmbeddingsAsked, fetch_embeddings
 from tolmach.configuration import Settings
-from tolmach.errors import ConfigError, ModelNotFound
+from tolmach.errors import ConfigError, ModelNotFound, UnsupportedFeature
 from tolmach.providers.base import Access, open_session
 from tolmach.routing.events import RoutedAnswer
 from tolmach.routing.from_settings import targets_of
-from tolmach.routing.journal import Attempt
+from tolmach.routing.journal import Attempt, Journal
 from tolmach.routing.router import Router
-from tolmach.routing.targets import Plan, Targets
+from tolmach.routing.targets import Plan, Target, Targets
 from tolmach.session import ChallengeHandler
-from tolmach.transport import Transport
+from tolmach.transport import Timeouts, Transport
 
-__all__ = ["Routed", "Routes", "settings_of"]
+__all__ = ["Routed", "Routes", "plan_of", "settings_of"]
 
 _MOST_NAMED = 12
 
@@ -28,7 +30,7 @@ _MOST_NAMED = 12
 def settings_of(
     routes: Mapping[str, Any] | None,
     providers: Mapping[str, Any] | None,
-    config: str | os.PathLike[str] | Literal[True] | None,
+    config: str | os.PathLike[str] | Literal[True] | Settings | None,
 ) -> Settings:
     """What the arguments of a client say: tables as those of the file, or a file (True: the one that is found).
 
@@ -39,7 +41,7 @@ def settings_of(
         return Settings.of({"providers": _with_named(routes or {}, providers or {}), "routes": _rows(routes or {})})
     if routes or providers:
         raise ConfigError("config= is a file with providers and routes of its own; leave routes= and providers= out")
-    settings = Settings.load(None if config is True else config)
+    settings = config if isinstance(config, Settings) else Settings.load(None if config is True else config)
     if not settings.providers:
         where = f"{settings.file} names no provider" if settings.file else "config=True: there is no tolmach.toml"
         raise ConfigError(f"{where}; `tolmach init` writes one to begin with")
@@ -92,26 +94,79 @@ class Routes:
             transport=own.transport,
         )
 
-    def plan(self, model: str) -> Plan:
-        """What may answer to a name: a route, `provider/model`, a model that a provider lists, the route `*`.
+    @property
+    def rows(self) -> Iterable[str]:
+        """The names of the providers."""
+        return self._settings.providers
 
-        Raises `ModelNotFound`.
+    def service_of(self, row: str) -> str:
+        """The service of the table that a provider is; empty for any other."""
+        return self._settings.providers[row].service
+
+    def models(self) -> list[tuple[str, str]]:
+        """The names that may be asked for, and who owns each."""
+        return self._targets.models()
+
+    def plan(self, model: str, row: str = "") -> Plan:
+        """What may answer to a name; with `row`, of that provider alone.
+
+        Raises as `plan_of`.
         """
         if self._process != os.getpid():
             self.clear()
-        try:
-            return self._targets.plan(model)
-        except ModelNotFound:
-            names = [name for name, _ in self._targets.models()]
-            known = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
-            raise ModelNotFound(
-                f"no route or provider of this client has the model {model!r}; it has: {known}"
-            ) from None
+        if not row:
+            return plan_of(self._targets, model)
+        return self._targets.plan(model if model.startswith(f"{row}/") else f"{row}/{model}" if model else row)
+
+    async def embed(self, plan: Plan, asked: EmbeddingsAsked) -> CreateEmbeddingResponse:
+        """Vectors from the first target that gives them. Raises the last failure."""
+        journal = Journal()
+        journal.total = asked.timeout if asked.timeout is not None else self._access.timeout
+
+        async def begin(target: Target, attempt: Attempt, timeouts: Timeouts) -> CreateEmbeddingResponse:
+            if "embeddings" not in target.forwards:
+                raise UnsupportedFeature(f"{target.name} gives no embeddings", feature="model")
+            if journal.deadline is not None:
+                timeouts = timeouts.within(journal.deadline - time.monotonic())
+            made = await fetch_embeddings(
+                target.session, target.forward("embeddings", asked.body, {}), asked.inputs, timeouts
+            )
+            attempt.first = journal.now()
+            return made
+
+        made = await self._router.begin(plan, journal, begin)
+        self._router.answered(journal, journal.attempts[-1])
+        made.attempts = [_told(attempt) for attempt in journal.attempts]
+        return made
 
     def ask(self, plan: Plan, turn: ChatRequest, *, strict: bool, timeout: float | None) -> "Routed":
         """The answer to come. `timeout` is seconds for all attempts together, None for the limits of the targets."""
         total = timeout if timeout is not None else self._access.timeout
         return Routed(RoutedAnswer(self._router, plan, turn, strict=strict, total=total))
+
+
+def plan_of(targets: Targets, model: str) -> Plan:
+    """What may answer to a name: a route, `provider/model`, a model that one provider lists, the route `*`.
+
+    Raises `ModelNotFound`, and `ConfigError` for a model that several providers list and no route names.
+    """
+    if len(having := _listing(targets, model)) > 1:
+        several = f"several providers have {model!r}: {', '.join(having)}"
+        raise ConfigError(f"model: {several}; write {having[0]}/{model}, or add a route")
+    try:
+        return targets.plan(model)
+    except ModelNotFound:
+        names = [name for name, _ in targets.models()]
+        known = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
+        raise ModelNotFound(f"no route or provider of this client has the model {model!r}; it has: {known}") from None
+
+
+def _listing(targets: Targets, model: str) -> list[str]:
+    """The providers that a model's name alone may mean."""
+    names = [provider.name for provider in targets.providers()]
+    if model in targets.routes() or model.partition("/")[0] in names:
+        return []
+    return [provider.name for provider in targets.providers() if model in provider.models]
 
 
 class Routed:

@@ -14,7 +14,7 @@ adaptive thinking does without. Who needs them speaks this API on both sides and
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -35,6 +35,7 @@ from tolmach.errors import (
 from tolmach.protocols.api_answer import Direct, EventsAnswer, FaultTable, json_text_of, piece, words
 from tolmach.protocols.base import SessionState, Site
 from tolmach.protocols.bodies import arrival, encode_json, json_body, shown, split_address
+from tolmach.protocols.model_lists import ListedModel, Listing, listed, models_of, seconds_of, text_of
 from tolmach.protocols.options import (
     SHARED_FEATURES,
     ToolChoice,
@@ -112,6 +113,25 @@ class Anthropic(Direct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             url, watch = parts._replace(path=f"{parts.path}/count_tokens").geturl(), _CountWatch
         request = Request("POST", url, made, written(read_fields(body), model=model))
         return Call(request, lambda head: watch(head, state.limits, state.now))
+
+    def list_models(self, site: Site, state: SessionState) -> Listing:
+        url = self._url(site)
+        parts = urlsplit(url)
+        path = parts.path.removesuffix("/messages") + "/models"
+        found: list[ListedModel] = []
+        after = ""
+        while True:
+            query = "&".join(filter(None, (parts.query, "limit=1000", after and f"after_id={quote(after)}")))
+            headers = self._headers(site, "application/json")
+            response = yield Request("GET", parts._replace(path=path, query=query).geturl(), headers)
+            value, rows = listed(response, "data", self.reader(Request("POST", url)))
+            found += models_of(
+                rows, lambda row: ListedModel(text_of(row, "id"), seconds_of(row.get("created_at")), "anthropic")
+            )
+            last = text_of(value, "last_id")
+            if value.get("has_more") is not True or not last or last == after:
+                return tuple(found)
+            after = last
 
     def _headers(self, site: Site, accept: str) -> dict[str, str]:
         headers = {"accept": accept, "anthropic-version": self.version, "content-type": "application/json"}

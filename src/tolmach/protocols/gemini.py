@@ -35,6 +35,7 @@ from tolmach.errors import (
 from tolmach.protocols.api_answer import Direct, EventsAnswer, FaultTable, words
 from tolmach.protocols.base import SessionState, Site
 from tolmach.protocols.bodies import arrival, encode_json, json_body, shown, split_address
+from tolmach.protocols.model_lists import ListedModel, Listing, listed, models_of, text_of
 from tolmach.protocols.options import (
     SHARED_FEATURES,
     called_names,
@@ -116,6 +117,25 @@ class Gemini(Direct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return f"call_{state.random_hex(24)}"
 
         return Call(request, lambda head: _ContentAnswer(head, state.limits, state.now, make_id, notices))
+
+    def list_models(self, site: Site, state: SessionState) -> Listing:
+        headers = {"accept": "application/json"}
+        if site.api_key:
+            headers["x-goog-api-key"] = site.api_key
+        url = self._url(site, "x", False)
+        parts = urlsplit(url)
+        found: list[ListedModel] = []
+        page = ""
+        while True:
+            query = "&".join(filter(None, (parts.query, "pageSize=1000", page and f"pageToken={quote(page)}")))
+            at = parts._replace(path=parts.path.removesuffix("/x:generateContent"), query=query)
+            response = yield Request("GET", at.geturl(), headers)
+            value, rows = listed(response, "models", self.reader(Request("POST", url)))
+            found += models_of(rows, lambda row: ListedModel(text_of(row, "name").removeprefix("models/"), 0, "google"))
+            following = text_of(value, "nextPageToken")
+            if not following or following == page:
+                return tuple(found)
+            page = following
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
         try:

@@ -24,6 +24,7 @@ from tolmach.errors import (
 from tolmach.protocols.api_answer import ApiAnswer, Direct, FaultTable, words
 from tolmach.protocols.base import SessionState, Site
 from tolmach.protocols.bodies import arrival, encode_json, is_cut, is_page, shown, split_address
+from tolmach.protocols.model_lists import ListedModel, Listing, listed, models_of, seconds_of, text_of
 from tolmach.protocols.options import (
     SHARED_FEATURES,
     called_names,
@@ -77,6 +78,20 @@ class Ollama(Direct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return f"call_{state.random_hex(24)}"
 
         return Call(request, lambda head: _ChatAnswer(head, state.limits, state.now, make_id, notices))
+
+    def list_models(self, site: Site, state: SessionState) -> Listing:
+        headers = {"accept": "application/json"}
+        if site.api_key:
+            headers["authorization"] = f"Bearer {site.api_key}"
+        url = _url(site)
+        parts = urlsplit(url)
+        response = yield Request(
+            "GET", parts._replace(path=parts.path.removesuffix("/chat") + "/tags").geturl(), headers
+        )
+        _, rows = listed(response, "models", self.reader(Request("POST", url)))
+        return tuple(
+            models_of(rows, lambda row: ListedModel(text_of(row, "name"), seconds_of(row.get("modified_at")), "ollama"))
+        )
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
         try:

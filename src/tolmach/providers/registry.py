@@ -28,7 +28,9 @@ __all__ = [
     "provider_names",
     "providers",
     "register",
+    "registered",
     "resolve",
+    "sites_having",
 ]
 
 _BUILT_IN: dict[str, str] = {
@@ -68,7 +70,7 @@ def _entry_points() -> "dict[str, EntryPoint]":
 
 
 def provider_names() -> list[str]:
-    """All names, in the order in which a model is looked for."""
+    """All names: those that the program registered first, then tolmach's own, then other packages'."""
     return list(dict.fromkeys([*_registered, *_BUILT_IN, *_entry_points()]))
 
 
@@ -118,8 +120,9 @@ class ProviderWarning(UserWarning):
 def resolve(model: str, provider: "type[AbstractProvider] | str | None" = None) -> Resolved:
     """The provider that is to answer, and its own name of the model.
 
-    `provider/model` names both; a bare model goes to the first provider that has it, those seen
-    working first. Raises `ModelNotFound`.
+    `provider/model` names both. A bare model is asked of the class that the program itself registered for it, and of
+    no other: what comes with tolmach or a package is a stranger's site, and is asked only by its name. Raises
+    `ModelNotFound`, and `ConfigError` for a model that several registered classes have.
     """
     if not isinstance(model, str):
         raise ConfigError(f"model: a text such as 'gpt-4o' or 'Chatgpt4o/gpt-4o-mini', not {type(model).__name__}")
@@ -132,11 +135,27 @@ def resolve(model: str, provider: "type[AbstractProvider] | str | None" = None) 
         return found, found.get_model(rest)
     if not model:
         raise ModelNotFound("a model or a provider is needed")
-    having = [p for p in providers().values() if model in p.models or model in p.model_aliases]
+    having = [p for p in _registered.values() if _has(p, model)]
+    if len(having) > 1:
+        names = ", ".join(p.__name__ for p in having)
+        raise ConfigError(f"model: several providers have {model!r}: {names}; write {having[0].__name__}/{model}")
     if not having:
-        raise ModelNotFound(f"no provider has a model {model!r}")
-    found = next((p for p in having if p.working), having[0])
-    return found, found.get_model(model)
+        raise ModelNotFound(f"no provider that the program names has a model {model!r}")
+    return having[0], having[0].get_model(model)
+
+
+def _has(provider: "type[AbstractProvider]", model: str) -> bool:
+    return model in provider.models or model in provider.model_aliases
+
+
+def registered() -> "list[type[AbstractProvider]]":
+    """The classes that the program itself made known."""
+    return list(_registered.values())
+
+
+def sites_having(model: str) -> list[str]:
+    """The names of the sites that have this model and are asked only by their names."""
+    return [name for name, provider in providers().items() if name not in _registered and _has(provider, model)]
 
 
 def endpoint(url: str, protocol: str, *, api_key: str = "", **options: object) -> Site:

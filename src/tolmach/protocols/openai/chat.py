@@ -46,7 +46,9 @@ from tolmach.protocols.bodies import (
     shown,
     split_address,
 )
+from tolmach.protocols.model_lists import Listing
 from tolmach.protocols.openai.faults import Fault, fault_error, find_fault, http_error
+from tolmach.protocols.openai.models import openai_models
 from tolmach.protocols.openai.watch import CompletionWatch, EmbeddingsWatch, ask_for_usage
 from tolmach.protocols.passed_on import read_fields, written
 from tolmach.protocols.usage import chat_usage
@@ -144,6 +146,10 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         request = Request("POST", self._url(site), made, written(fields, model=model))
         return Call(request, lambda head: CompletionWatch(head, state.limits, state.now, unasked))
 
+    def list_models(self, site: Site, state: SessionState) -> Listing:
+        url = self._models_url(site)
+        return (yield from openai_models(url, site.api_key, self.reader(Request("POST", self._url(site)))))
+
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
         try:
             path = urlsplit(request.url).path
@@ -155,6 +161,13 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def _url(self, site: Site) -> str:
         return _address(site.url, site.api_endpoint, self.path)
+
+    def _models_url(self, site: Site) -> str:
+        """Models stand beside chat completions, and where those stand elsewhere below the address."""
+        parts = urlsplit(self._url(site))
+        if not parts.path.endswith(_CHAT_PATH):
+            return _address(site.url, "", "/models")
+        return parts._replace(path=parts.path.removesuffix(_CHAT_PATH) + "/models").geturl()
 
     def _embeddings_url(self, site: Site) -> str:
         """Embeddings stand beside chat completions. Raises `UnsupportedFeature` where those stand elsewhere."""

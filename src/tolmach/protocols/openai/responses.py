@@ -23,7 +23,9 @@ from tolmach.errors import ConfigError, ProviderError, RemoteProtocolError
 from tolmach.protocols.api_answer import Direct, EventsAnswer, json_text_of, piece
 from tolmach.protocols.base import SessionState, Site
 from tolmach.protocols.bodies import arrival, encode_json, json_body, shown, split_address
+from tolmach.protocols.model_lists import Listing
 from tolmach.protocols.openai.faults import Fault, fault_error, find_fault
+from tolmach.protocols.openai.models import openai_models
 from tolmach.protocols.options import (
     SHARED_FEATURES,
     ToolChoice,
@@ -101,6 +103,11 @@ class OpenAIResponses(Direct, frozen=True, kw_only=True, forbid_unknown_fields=T
             made["authorization"] = f"Bearer {site.api_key}"
         request = Request("POST", self._url(site), made, written(read_fields(body), model=model))
         return Call(request, lambda head: _ResponseWatch(head, state.limits, state.now))
+
+    def list_models(self, site: Site, state: SessionState) -> Listing:
+        parts = split_address(site.url)
+        url = parts._replace(path=parts.path.rstrip("/") + "/models", fragment="").geturl()
+        return (yield from openai_models(url, site.api_key, self.reader(Request("POST", self._url(site)))))
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
         try:
