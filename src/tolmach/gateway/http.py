@@ -10,6 +10,9 @@ from msgspec import Struct
 
 __all__ = [
     "MOST_HEADERS",
+    "MOST_SKIPPED",
+    "SKIP_SECONDS",
+    "BodyBroken",
     "BodyRefused",
     "BodyTooLarge",
     "BodyTooSlow",
@@ -28,6 +31,12 @@ Headers = list[tuple[str, str]]
 
 MOST_HEADERS = 100
 """More headers than these the server itself refuses."""
+
+
+MOST_SKIPPED = 64 << 20
+SKIP_SECONDS = 2.0
+"""So many bytes, for so long, are read of a body that is refused and thrown away: most clients send all of it before
+they look for an answer, and one whose connection is closed meanwhile never sees why."""
 
 
 class ServerLimits(Struct, frozen=True, kw_only=True):
@@ -59,6 +68,13 @@ class BodyTooLarge(BodyRefused):
     def __init__(self, limit: int) -> None:
         super().__init__(f"the body is longer than {limit} bytes")
         self.limit = limit
+
+
+class BodyBroken(BodyRefused):
+    """The body ended before its last chunk, or what came is no chunk."""
+
+    def __init__(self) -> None:
+        super().__init__("the body broke off: its last chunk did not come, or what came is no chunk")
 
 
 class BodyTooSlow(BodyRefused):

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tolmach.gateway.core import Gateway
-from tolmach.gateway.http import BodyTooLarge, BodyTooSlow, Headers
+from tolmach.gateway.http import MOST_SKIPPED, SKIP_SECONDS, BodyTooLarge, BodyTooSlow, Headers
 
 __all__ = ["AsgiApp"]
 
@@ -41,6 +42,7 @@ class _Request:
         self._receive = receive
         self._send = send
         self._streaming = False
+        self._too_slow = False
         self._read = asyncio.Event()
 
     async def body(self, limit: int, seconds: float) -> bytes:
@@ -48,6 +50,7 @@ class _Request:
             async with asyncio.timeout(seconds):
                 return await self._whole_body(limit)
         except TimeoutError as error:
+            self._too_slow = True
             raise BodyTooSlow(seconds) from error
 
     async def _whole_body(self, limit: int) -> bytes:
@@ -78,7 +81,22 @@ class _Request:
         while (await self._receive())["type"] != "http.disconnect":
             continue
 
+    async def _skip(self) -> None:
+        """Throw away what comes of a body that is not read, so that its sender sees the answer."""
+        sent = "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
+        if self._read.is_set() or self._too_slow or not sent or "expect" in self.headers:
+            return
+        skipped = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SKIP_SECONDS):
+                while skipped <= MOST_SKIPPED:
+                    message = await self._receive()
+                    skipped += len(message.get("body", b""))
+                    if not message.get("more_body"):
+                        return
+
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        await self._skip()
         headers = [*headers, ("content-length", str(len(body)))]
         await self._send({"type": "http.response.start", "status": status, "headers": _encoded(headers)})
         await self._send({"type": "http.response.body", "body": body})

@@ -5,13 +5,14 @@ are not watched: it begins after 25 to 50 ms, or with a stream. The time for the
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from granian._granian import RSGIProtocolClosed
+from granian._granian import RSGIProtocolClosed, RSGIProtocolError
 
 from tolmach.gateway.core import Gateway
-from tolmach.gateway.http import BodyTooLarge, BodyTooSlow, Headers
+from tolmach.gateway.http import MOST_SKIPPED, SKIP_SECONDS, BodyBroken, BodyTooLarge, BodyTooSlow, Headers
 from tolmach.transport.coarse_timer import CoarseTimer
 
 __all__ = ["RsgiApp"]
@@ -49,6 +50,7 @@ class _Request:
 
     __slots__ = (
         "_body_seconds",
+        "_coming",
         "_pending",
         "_proto",
         "_read",
@@ -87,6 +89,7 @@ class _Request:
         self._body_seconds: float | None = None
         self._too_slow = False
         self._read = False
+        self._coming: AsyncIterator[bytes] | None = None
 
     async def body(self, limit: int, seconds: float) -> bytes:
         length = self.headers.get("content-length")
@@ -110,16 +113,44 @@ class _Request:
 
     async def _pieces(self, limit: int) -> bytes:
         """A body whose length is not told."""
-        pieces = []
+        pieces: list[bytes] = []
         size = 0
-        async for piece in self._proto:
+        while (piece := await self._piece()) is not None:
+            # The server gives an empty piece for the end, and one more before it for what it cannot read (or for
+            # trailers, which are not told from that).
+            if pieces and not pieces[-1]:
+                raise BodyBroken
             size += len(piece)
             if size > limit:
                 raise BodyTooLarge(limit)
             pieces.append(piece)
         return b"".join(pieces)
 
+    async def _piece(self) -> bytes | None:
+        """The next piece of the body, None at its end. The server begins its body once."""
+        if self._coming is None:
+            self._coming = aiter(self._proto)
+        try:
+            return await anext(self._coming)
+        except StopAsyncIteration:
+            return None
+
+    async def _skip(self) -> None:
+        """Throw away what comes of a body that is not read, so that its sender sees the answer."""
+        if self._too_slow or "expect" in self.headers:
+            return  # it does not come, or is sent only once it is wanted
+        skipped = 0
+        with suppress(TimeoutError, RSGIProtocolClosed, RSGIProtocolError):
+            async with asyncio.timeout(SKIP_SECONDS):
+                while (piece := await self._piece()) is not None:
+                    skipped += len(piece)
+                    if skipped > MOST_SKIPPED:
+                        return
+                self._read = True
+
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        if not self._read and self._sends_body():
+            await self._skip()
         if self._read or not self._sends_body():
             self._proto.response_bytes(status, headers, body)
         else:
@@ -179,6 +210,7 @@ class _Request:
             # that went on referring to it would never be freed.
             self._watching = None
         self._proto = None
+        self._coming = None
         if self._stream is not None:
             if self._read:
                 self._stream.end()
