@@ -38,7 +38,7 @@ def test_init_writes_a_file_for_its_owner_alone_that_has_no_mistake(run, folder)
         os.umask(umask)
     assert result.exit_code == 0
     assert (folder / "tolmach.toml").stat().st_mode & 0o777 == 0o600
-    assert run("config", "check").stdout == "tolmach.toml: no mistake; 0 providers, 0 routes\n"
+    assert run("config", "check").stdout == "tolmach.toml: no mistake; 1 provider, 0 routes\n"
 
 
 def test_init_leaves_a_file_alone_unless_forced(run, folder):
@@ -63,7 +63,7 @@ def test_init_says_where_it_cannot_write(run):
 
 def test_the_settings_that_init_offers_are_right(run, full):
     result = run("config", "check")
-    assert result.stdout == "tolmach.toml: no mistake; 4 providers, 1 route\n"
+    assert result.stdout == "tolmach.toml: no mistake; 5 providers, 1 route\n"
 
 
 def test_init_offers_the_defaults(run, full):

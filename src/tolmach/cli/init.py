@@ -21,7 +21,7 @@ __all__ = ["init"]
 def init(file: Path, force: bool) -> None:
     """Write a commented configuration of the gateway.
 
-    By default ./tolmach.toml; only you can read it.
+    By default ./tolmach.toml; only you can read it. It serves at once: the models of an Ollama on this machine.
     """
     text = (files("tolmach.configuration") / "sample.toml").read_bytes()
     try:
@@ -30,7 +30,8 @@ def init(file: Path, force: bool) -> None:
         raise ConfigError(f"{file}: is there already; --force puts a new one in its place") from error
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}") from error
-    say(f"{file}: written. Take over what you need, then: tolmach config check -c {file}")
+    say(f"{file}: written. It serves Ollama's models at once: tolmach serve -c {file}")
+    say(f"Take over what you need, then: tolmach config check -c {file}")
 
 
 def _write(file: Path, data: bytes, replace: bool) -> None:
