@@ -117,8 +117,10 @@ async def test_the_next_target_answers_when_the_first_fails(stage: Stage, fault:
     async with AsyncClient(**stage.settings(fault)) as client:
         answer = await client.chat.completions.create(model="gpt-4o", messages=HI)
     assert text_of(answer) == TEXT
-    assert (answer.model, answer.provider, stage.questions) == ("gpt-4o", "second", (1, 1))
-    first, second = answer.attempts
+    tries = 2 if fault == "500" else 1  # it may pass, and costs nothing to ask once more
+    assert (answer.model, answer.provider, stage.questions) == ("gpt-4o", "second", (tries, 1))
+    first, *_, second = answer.attempts
+    assert len(answer.attempts) == tries + 1
     assert (first.target, first.key, first.outcome) == ("first/gpt-4o-mini", 1, "failed")
     assert first.error is not None
     assert (second.target, second.outcome, second.error) == ("second/gpt-4o", "answered", None)
@@ -131,7 +133,7 @@ async def test_a_stream_begins_with_the_target_that_answers(stage: Stage) -> Non
         chunks = await streamed(client, stream_options={"include_usage": True})
     assert told(chunks) == TEXT
     assert {(chunk.model, chunk.provider) for chunk in chunks} == {("gpt-4o", "second")}
-    assert [len(chunk.attempts) for chunk in chunks] == [0] * (len(chunks) - 2) + [2, 0]
+    assert [len(chunk.attempts) for chunk in chunks] == [0] * (len(chunks) - 2) + [3, 0]
     assert chunks[-1].usage is not None
 
 
@@ -141,7 +143,7 @@ def test_the_synchronous_client_has_it_too(stage: Stage) -> None:
         chunks = list(client.chat.completions.create(model="gpt-4o", messages=HI, stream=True))
         events = list(client.events(model="gpt-4o", messages=HI))
     assert (text_of(answer), told(chunks)) == (TEXT, TEXT)
-    assert [one.outcome for one in answer.attempts] == ["failed", "answered"]
+    assert [one.outcome for one in answer.attempts] == ["failed", "failed", "answered"]
     text = AnswerText()
     for event in events:
         text.feed(event)
@@ -152,7 +154,7 @@ def test_what_was_learnt_of_a_target_serves_the_next_questions(stage: Stage) -> 
     with Client(**stage.settings("500")) as client:
         answers = [client.chat.completions.create(model="gpt-4o", messages=HI) for _ in range(6)]
     assert {text_of(answer) for answer in answers} == {TEXT}
-    assert [len(answer.attempts) for answer in answers] == [2, 2, 2, 1, 1, 1]  # then its circuit is open
+    assert [len(answer.attempts) for answer in answers] == [3, 2, 1, 1, 1, 1]  # its circuit opens at the third failure
     assert stage.questions == (3, 6)
 
 

@@ -120,14 +120,14 @@ def test_a_fault_of_the_request_is_nobody_elses(kind):
 def test_a_target_that_is_gone_opens_at_once_for_all_keys():
     health = Health()
     assert health.failed("a#0", "gone", 0.0)
-    assert health.state("a#1", 59.9) == "open"
+    assert health.state("a#1", 14.9) == "open"
     assert health.state("b#0", 0.0) == "closed"
 
 
 def test_a_refused_key_opens_at_once_for_itself():
     health = Health()
     assert health.failed("a#0", "credentials", 0.0)
-    assert health.state("a#0", 59.9) == "open"
+    assert health.state("a#0", 14.9) == "open"
     assert health.usable("a#1", 0.0)
     assert not health.well("a")
 
@@ -230,11 +230,34 @@ def test_a_late_success_closes_it():
 def test_a_refused_key_is_probed_again():
     health = Health()
     health.failed("a#0", "credentials", 0.0)
-    health.started("a#0", 60.0, True)
-    assert not health.usable("a#0", 60.0)
-    assert health.usable("a#1", 60.0)
-    assert health.failed("a#0", "credentials", 60.0)
-    assert health.opens_until("a#0") == 120.0
+    health.started("a#0", 15.0, True)
+    assert not health.usable("a#0", 15.0)
+    assert health.usable("a#1", 15.0)
+    assert health.failed("a#0", "credentials", 15.0)
+    assert health.opens_until("a#0") == 30.0
+
+
+@pytest.mark.parametrize("kind", ["transient", "silent", "gone", "credentials"])
+def test_what_is_well_again_is_asked_within_half_a_minute(kind):
+    """However long it was down, and although every probe has failed."""
+    health, now = Health(), 0.0
+    for _ in range(1000):
+        health.started("a#0", now, health.state("a#0", now) == "half-open")
+        health.failed("a#0", kind, now)
+        assert health.opens_until("a#0") <= now + 30.0
+        now = max(now + 0.1, health.opens_until("a#0"))
+    assert now > 1000 * 10
+    assert health.usable("a#0", now)
+
+
+def test_the_circuit_of_a_route_is_heeded():
+    health = Health()
+    short = Circuit(failures=1, first_open=9.0, longest_open=4.0, credentials_open=3.0)
+    assert health.failed("a#0", "transient", 0.0, None, short)
+    assert health.opens_until("a#0") == 4.0
+    assert health.failed("b#0", "credentials", 0.0, None, short)
+    assert health.opens_until("b#0") == 3.0
+    assert not health.failed("c#0", "transient", 0.0)
 
 
 def test_the_time_to_the_first_token_is_a_moving_average():

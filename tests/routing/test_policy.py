@@ -87,6 +87,67 @@ def test_the_next_step(row):
         assert found.wait == pytest.approx(expected[1])
 
 
+def passed(choice, kind="transient", at=0.0, retry_after=None):
+    """A failure that passes: a 5xx, or a refusal that says when to come back."""
+    return Failed(choice, kind, at, retry_after, True, True)
+
+
+LIMIT_1, LIMIT_HALF, LIMIT_4 = (passed(A, "rate_limited", 0.0, wait) for wait in (1.0, 0.5, 4.0))
+SEVERAL, SHORT = Rules(retries=2, attempts=5), Rules(retries=1, retry_after_wait=3.0)
+AGAIN = {
+    # what: (rules, choices, what failed, begun, who is asked next after which wait; None: nobody)
+    "a 5xx: the same once more, at once": (Rules(), (A, B), [passed(A)], False, (A, 0.1)),
+    "and then the next": (Rules(), (A, B), [passed(A)] * 2, False, (B, 0.0)),
+    "not when the caller has a part of the answer": (Rules(), (A, B), [passed(A)], True, (B, 0.0)),
+    "not what does not pass": (Rules(), (A, B), [Failed(A, "transient", 0.0)], False, (B, 0.0)),
+    "a wait of a second is no short one": (Rules(), (A, B), [LIMIT_1], False, (B, 0.0)),
+    "one of half a second is": (Rules(), (A, B), [LIMIT_HALF], False, (A, 0.6)),
+    "the next key needs no wait": (Rules(), (A, A1, B), [LIMIT_HALF], False, (A1, 0.0)),
+    "never with retries = 0": (Rules(retries=0), (A, B), [passed(A)], False, (B, 0.0)),
+    "as often as the route says": (SEVERAL, (A, B), [passed(A)] * 2, False, (A, 0.2)),
+    "and no more often": (SEVERAL, (A, B), [passed(A)] * 3, False, (B, 0.0)),
+    "each target as often": (SEVERAL, (A, B, C), [passed(A)] * 2 + [passed(B)], False, (B, 0.1)),
+    "also when the caller has a part of the answer, where the route says so": (
+        SEVERAL,
+        (A, B),
+        [passed(A)],
+        True,
+        (A, 0.1),
+    ),
+    "a short Retry-After is waited for": (SEVERAL, (A, B), [LIMIT_4], False, (A, 4.1)),
+    "one that is longer than the route allows is not": (SHORT, (A, B), [LIMIT_4], False, (B, 0.0)),
+    "a retry takes no attempt that another target needs": (Rules(), (A, B, C), [passed(A)], False, (B, 0.0)),
+    "nor the last one": (Rules(attempts=2, retries=5), (A, B), [passed(A)], False, (B, 0.0)),
+    "where there is nobody else, all that follows is a retry": (Rules(), (A,), [passed(A)], False, (A, 0.1)),
+}
+
+
+@pytest.mark.parametrize("row", AGAIN)
+def test_the_same_target_once_more(row):
+    rules, choices, failed, begun, (choice, wait) = AGAIN[row]
+    found = next_step(rules, choices, failed, Health(), 0.0, fixed(0.5), begun=begun)
+    assert isinstance(found, Ask)
+    assert (found.choice, found.probe) == (choice, False)
+    assert found.wait == pytest.approx(wait)
+
+
+def test_a_target_whose_circuit_is_open_is_not_asked_again_before_the_next():
+    assert step((A, B), [passed(A)], health=ill(Health()), now=0.1).choice == B
+    health = ill(Health())
+    health.started("a#0", 2.0, True)
+    health.failed("a#0", "transient", 2.0)
+    assert step((A, B), [passed(A, at=2.0)], health=health, now=2.0).choice == B
+
+
+def test_a_retry_beyond_the_deadline_is_not_begun():
+    assert step((A, B), [LIMIT_HALF], deadline=0.7).choice == A
+    assert step((A, B), [LIMIT_HALF], deadline=0.6).choice == B
+
+
+def test_a_target_that_is_out_needs_no_attempt():
+    assert step((A, B, C), [passed(A)], health=ill(Health(), "c")).choice == A
+
+
 def ill(health, target="a", now=0.0):
     for _ in range(health.circuit.failures):
         health.failed(f"{target}#0", "transient", now)
@@ -250,13 +311,16 @@ def test_the_skipped_of_failover_are_those_before_the_chosen():
 
 
 KINDS = ["transient", "rate_limited", "silent", "credentials", "too_long", "unsupported", "gone", "final"]
-COURSE = st.tuples(st.sampled_from(KINDS), st.sampled_from([None, 0.0, 1.0, 20.0, 100.0]), st.floats(0.0, 5.0))
+COURSE = st.tuples(
+    st.sampled_from(KINDS), st.sampled_from([None, 0.0, 1.0, 20.0, 100.0]), st.floats(0.0, 5.0), st.booleans()
+)
 CHOICES = st.lists(st.builds(Choice, st.sampled_from("abc"), st.integers(0, 2)), max_size=6, unique=True)
 RULES = st.builds(
     Rules,
     strategy=st.sampled_from(["failover", "weighted", "fastest"]),
     attempts=st.integers(1, 6),
     backoff=st.just(1.0),
+    retries=st.sampled_from([None, 0, 1, 3]),
 )
 BEFORE = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(KINDS)), max_size=12)
 
@@ -267,7 +331,7 @@ def course(rules, choices, events, before, deadline, draws):
     failed: list[Failed] = []
     for target, kind in before:
         health.failed(f"{target}#0", kind, now)
-    for kind, retry_after, seconds in events:
+    for kind, retry_after, seconds, passing in events:
         found = next_step(rules, choices, failed, health, now, lambda: draws.draw(st.floats(0.0, 0.99)), deadline)
         if isinstance(found, GiveUp):
             return failed, found
@@ -282,7 +346,7 @@ def course(rules, choices, events, before, deadline, draws):
         health.started(found.choice.id, now, found.probe)
         now += seconds
         health.failed(found.choice.id, kind, now, retry_after)
-        failed.append(Failed(found.choice, kind, now, retry_after))
+        failed.append(Failed(found.choice, kind, now, retry_after, True, passing))
     return failed, None
 
 

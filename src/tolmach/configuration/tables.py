@@ -262,7 +262,11 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     weights: tuple[Annotated[float, Meta(gt=0, description="a number above 0")], ...] = ()
     """One for each target, for the strategy "weighted"."""
     attempts: Count = 3
-    """How many targets are asked at most, the first one counted."""
+    """How often a question is asked at most, all targets together, the first time counted; `retries` come on top."""
+    retries: Annotated[int | None, Meta(ge=0, le=100, description="a whole number from 0 to 100")] = None
+    """How often a target is asked again, after a fault that passes, before the next one is."""
+    retry_after_wait: Annotated[float, Meta(ge=0, description="a number of seconds, 0 or more")] = 5.0
+    """The longest Retry-After that one of the `retries` waits for."""
     hedge_after: Annotated[float | None, Meta(gt=0, description="a number of seconds above 0")] = None
     """After so long without a token a second target is asked as well; the first token wins."""
     connect_timeout: Annotated[float | None, Meta(gt=0, description="a number of seconds above 0")] = None
@@ -270,6 +274,12 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     idle_timeout: Annotated[float | None, Meta(gt=0, description="a number of seconds above 0")] = None
     total_timeout: Annotated[float | None, Meta(gt=0, description="a number of seconds above 0")] = None
     recover: Annotated[Literal["off", "restart", "resume"], Meta(description='"off", "restart" or "resume"')] = "off"
+    circuit_failures: Count = 3
+    """So many failures in a row shut a target out for a while."""
+    circuit_first_open: Seconds = 2.0
+    """How long at first; twice as long after each probe that fails."""
+    circuit_longest_open: Seconds = 15.0
+    """How long at most; also for a target that is gone, and for a key that was refused."""
 
 
 def _shown(table: Struct, *, hidden: frozenset[str], leave_out: frozenset[str] = frozenset()) -> str:

@@ -336,6 +336,9 @@ def _chat(visit: Visit, body: dict[str, Any]) -> Reply:
         return _error(429, "Number of request tokens has exceeded your daily rate limit.")
     if "banned" in wanted or "forbiddenword" in question:
         return _error(400, "Output blocked by content filtering policy")
+    if "no-prefill" in wanted and messages[-1]["role"] == "assistant":
+        text = "This model does not support assistant message prefill. The conversation must end with a user message."
+        return _error(400, text)
     if "upstream-error" in wanted:
         return _error(529, "Overloaded")
     uses = _uses(body, question)

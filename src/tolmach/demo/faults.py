@@ -128,6 +128,11 @@ _TABLE = (
         "the message has a banned word (so does any message with `forbiddenword`)",
         services=("ai_engine", "ai_power", "aipkit", "json_text", "openai", "anthropic", "gemini"),
     ),
+    Fault(
+        "no-prefill",
+        "a last message of the assistant is refused with HTTP 400",
+        services=("openai", "anthropic"),
+    ),
     Fault("upstream-error", "the AI behind the service answers 401, 429 or 500", ("chat",), 429, "STATUS"),
     Fault("upstream-cut", "the AI behind the service breaks off after K tokens", ("chat",), 5, "K"),
     Fault("upstream-event", "the AI behind the service reports an error after K tokens", ("chat",), 5, "K", _STREAMS),

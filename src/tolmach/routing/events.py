@@ -6,6 +6,7 @@ What the gateway does with bytes (`gateway.answers`) is done here with events, b
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 
 from msgspec import Struct, structs
 
@@ -13,7 +14,7 @@ from tolmach.chat import ChatRequest, Conversation, Done, Event, Message, Notice
 from tolmach.errors import ConfigError, TolmachError
 from tolmach.routing.journal import Attempt, Journal
 from tolmach.routing.resume import Resumption
-from tolmach.routing.router import Router, first_token
+from tolmach.routing.router import Router, first_token, go_on_from
 from tolmach.routing.targets import Plan, Target
 from tolmach.transport import Timeouts
 
@@ -77,16 +78,16 @@ class RoutedAnswer:
         """The rest of an answer that broke off. Raises `failure` when nobody can give it."""
 
         async def going_on(target: Target, attempt: Attempt, timeouts: Timeouts) -> _Opened:
-            return await self._begun(target, attempt, timeouts, answer.text)
+            return await go_on_from(answer.text, attempt, partial(self._begun, target, attempt, timeouts))
 
         another: TolmachError | None = None
         while self._resumes and answer.possible:
             try:
-                rest = await self._router.begin(self._plan, self.journal, going_on, why="goes on with a broken stream")
+                rest = await self._router.begin(self._plan, self.journal, going_on, goes_on=True)
             except TolmachError as error:
                 another = error
                 break
-            answer.go_on(rest.attempt.target.provider.prefill)
+            answer.go_on(rest.attempt.prefilled)
             try:
                 async with aclosing(self._given(rest)) as events:
                     async for event in events:
@@ -113,11 +114,11 @@ class RoutedAnswer:
             await opened.aclose()
         return opened
 
-    async def _begun(self, target: Target, attempt: Attempt, timeouts: Timeouts, so_far: str = "") -> _Opened:
+    async def _begun(self, target: Target, attempt: Attempt, timeouts: Timeouts, prefill: str = "") -> _Opened:
         """The target's answer once its first token is there. A whole answer has no first token to wait for."""
         if self.journal.deadline is not None:
             timeouts = timeouts.within(self.journal.deadline - time.monotonic())
-        opened = _Opened(attempt, self._ask(target, timeouts, so_far), [])
+        opened = _Opened(attempt, self._ask(target, timeouts, prefill), [])
         try:
             await first_token(_read_first(opened), target, timeouts.first_byte if self._turn.stream else None)
         except BaseException:
@@ -126,13 +127,13 @@ class RoutedAnswer:
         attempt.first = self.journal.now()
         return opened
 
-    def _ask(self, target: Target, timeouts: Timeouts, so_far: str) -> AsyncGenerator[Event, None]:
+    def _ask(self, target: Target, timeouts: Timeouts, prefill: str) -> AsyncGenerator[Event, None]:
         turn, own = self._turn, None
         if turn.conversation is not None and turn.conversation.state[_OF] == target.name:
             own = Conversation({key: value for key, value in turn.conversation.state.items() if key != _OF})
         messages = turn.messages
-        if so_far and target.provider.prefill:
-            messages = (*messages, Message("assistant", so_far))
+        if prefill:
+            messages = (*messages, Message("assistant", prefill))
         turn = structs.replace(turn, model=target.model, messages=messages, conversation=own)
         strict = self._strict or target.provider.strict
         return target.session.ask(turn, strict=strict, timeouts=timeouts, forgive=self._resumes)

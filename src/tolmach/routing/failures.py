@@ -14,6 +14,7 @@ from tolmach.errors import (
     ProofOfWorkError,
     ProtocolDrift,
     ProviderError,
+    ProviderUnavailable,
     RateLimited,
     Refused,
     RemoteProtocolError,
@@ -24,7 +25,7 @@ from tolmach.errors import (
     UnsupportedFeature,
 )
 
-__all__ = ["Kind", "classify"]
+__all__ = ["Kind", "classify", "passes"]
 
 Kind = Literal["transient", "rate_limited", "silent", "credentials", "too_long", "unsupported", "gone", "final"]
 """What a failure means.
@@ -62,3 +63,10 @@ def classify(error: TolmachError) -> Kind:
         if isinstance(error, classes):
             return kind
     return "final"
+
+
+def passes(error: TolmachError) -> bool:
+    """Whether the same target may well answer in a moment: after a 5xx, or a refusal that says when to come back."""
+    if not isinstance(error, ProviderUnavailable | RateLimited):
+        return False
+    return (error.status or 0) >= 500 or error.retry_after is not None

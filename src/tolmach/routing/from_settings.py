@@ -8,6 +8,7 @@ from tolmach.configuration import GatewayTable, ProviderTable, Settings, provide
 from tolmach.configuration import Route as RouteTable
 from tolmach.protocols.base import Site
 from tolmach.providers.base import Access, open_session
+from tolmach.routing.health import Circuit
 from tolmach.routing.policy import Rules
 from tolmach.routing.targets import Provider, Route, Targets
 from tolmach.session import Session
@@ -56,12 +57,23 @@ def _route(route: RouteTable) -> Route:
         targets=route.targets,
         weights=route.weights,
         rules=Rules(
-            strategy=route.strategy, attempts=route.attempts, recover=route.recover, hedge_after=route.hedge_after
+            strategy=route.strategy,
+            attempts=route.attempts + (route.retries or 0),
+            recover=route.recover,
+            hedge_after=route.hedge_after,
+            retries=route.retries,
+            retry_after_wait=route.retry_after_wait,
         ),
         timeouts=Timeouts(
             connect=route.connect_timeout,
             first_byte=route.first_token_timeout,
             idle=route.idle_timeout,
             total=route.total_timeout,
+        ),
+        circuit=Circuit(
+            failures=route.circuit_failures,
+            first_open=route.circuit_first_open,
+            longest_open=route.circuit_longest_open,
+            credentials_open=route.circuit_longest_open,
         ),
     )

@@ -29,9 +29,9 @@ class Circuit(Struct, frozen=True, kw_only=True):
     first_open: float = 2.0
     growth: float = 2.0
     """Each probe that fails makes the next opening longer by this factor."""
-    longest_open: float = 60.0
-    """Also for a target that is gone."""
-    credentials_open: float = 60.0
+    longest_open: float = 15.0
+    """Also for a target that is gone. One that is well again is asked after so long at the latest."""
+    credentials_open: float = 15.0
     """For a key that was refused."""
     rest: float = 1.0
     """For a key over its limit when the service did not say how long."""
@@ -184,27 +184,30 @@ class Health:
             key.target.first_token = first_token if known is None else known + part * (first_token - known)
         self._forget_illness(id, now)
 
-    def failed(self, id: str, kind: Kind, now: float, retry_after: float | None = None) -> bool:
-        """It failed. Gives whether a circuit opened by it.
+    def failed(
+        self, id: str, kind: Kind, now: float, retry_after: float | None = None, circuit: Circuit | None = None
+    ) -> bool:
+        """It failed. Gives whether a circuit opened by it; `circuit` says when and for how long, else this object's.
 
         A failure of one that is not the probe changes nothing while the circuit is not closed: it was asked before, or
         for want of another target, and must neither lengthen the opening nor free the probe's slot.
         """
+        settings = circuit or self.circuit
         key = self._key(id)
         target = key.target
         self._ill.add(_target(id))  # until the last line finds it well after all
         opened = False
         if kind in ("transient", "silent", "gone"):
-            opened = self._at_fault(target, kind, now, target.probe == id)
+            opened = _at_fault(target, kind, now, target.probe == id, settings)
             if retry_after is not None:
-                target.rest_until(now + min(retry_after, self.circuit.longest_rest))
+                target.rest_until(now + min(retry_after, settings.longest_rest))
         elif kind == "credentials":
             target.close()  # it is there, whatever it answered
-            opened = (not key.until or key.probe == id) and key.open(now, self.circuit.credentials_open)
+            opened = (not key.until or key.probe == id) and key.open(now, settings.credentials_open)
         elif kind == "rate_limited":
             target.close()
-            rest = self.circuit.rest if retry_after is None else retry_after
-            key.rest_until(now + min(rest, self.circuit.longest_rest))
+            rest = settings.rest if retry_after is None else retry_after
+            key.rest_until(now + min(rest, settings.longest_rest))
         elif kind in ("too_long", "final"):
             target.close()
             key.close()
@@ -273,19 +276,6 @@ class Health:
             del self._keys[id]
         self._ill.discard(name)
 
-    def _at_fault(self, target: _Target, kind: Kind, now: float, probe: bool) -> bool:
-        """Count a failure that is the target's own; gives whether its circuit opened."""
-        settings = self.circuit
-        target.failures += 1
-        if probe:
-            longer = settings.longest_open if kind == "gone" else target.length * settings.growth
-            return target.open(now, min(longer, settings.longest_open))
-        if target.until:
-            return False
-        if kind == "gone":
-            return target.open(now, settings.longest_open)
-        return target.failures >= settings.failures and target.open(now, settings.first_open)
-
     def _forget_illness(self, id: str, now: float) -> None:
         name = _target(id)
         if name not in self._ill:
@@ -297,3 +287,16 @@ class Health:
 
 def _target(id: str) -> str:
     return id.rpartition("#")[0]
+
+
+def _at_fault(target: _Target, kind: Kind, now: float, probe: bool, settings: Circuit) -> bool:
+    """Count a failure that is the target's own; gives whether its circuit opened."""
+    target.failures += 1
+    if probe:
+        longer = settings.longest_open if kind == "gone" else target.length * settings.growth
+        return target.open(now, min(longer, settings.longest_open))
+    if target.until:
+        return False
+    if kind == "gone":
+        return target.open(now, settings.longest_open)
+    return target.failures >= settings.failures and target.open(now, min(settings.first_open, settings.longest_open))

@@ -32,7 +32,8 @@ class Sent(Struct, kw_only=True):
 class Attempt:
     """One asking of one target. Times are seconds from the question's arrival.
 
-    `why` tells why this target was asked, `first` when its first token came, `ended` when it was over.
+    `why` tells why this target was asked, `first` when its first token came, `ended` when it was over, `prefilled`
+    whether it was given the beginning of the answer to go on from.
     """
 
     __slots__ = (
@@ -42,6 +43,7 @@ class Attempt:
         "head",
         "number",
         "outcome",
+        "prefilled",
         "probe",
         "sent",
         "started",
@@ -56,6 +58,7 @@ class Attempt:
         self.why = why
         self.started = started
         self.probe = probe
+        self.prefilled = False
         self.first: float | None = None
         self.ended: float | None = None
         self.outcome: Outcome = ""

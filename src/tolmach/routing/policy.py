@@ -5,12 +5,15 @@ source of randomness. It changes nothing and waits for nothing. Whoever carries 
 
 The order of the choices is:
 
-1. A target that has not failed yet in this question and is well, by the strategy. A key that was refused or is over
+1. The target that has just failed, where its fault is one that passes: once within a second while the caller has
+   nothing of the answer, or as often as the route says, for as long as it says. This takes no attempt that another
+   target would need.
+2. A target that has not failed yet in this question and is well, by the strategy. A key that was refused or is over
    its limit is passed over for the next key of the same target.
-2. What a short wait makes possible: a target at rest, or once more one that failed transiently, after a backoff.
-3. A target whose circuit is open, the earliest to recover first. Circuits steer between targets; they never leave a
+3. What a short wait makes possible: a target at rest, or once more one that failed transiently, after a backoff.
+4. A target whose circuit is open, the earliest to recover first. Circuits steer between targets; they never leave a
    question without one.
-4. What a longer wait makes possible, up to `retry_after_cap`.
+5. What a longer wait makes possible, up to `retry_after_cap`.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,6 +43,10 @@ Strategy = Literal["failover", "weighted", "fastest"]
 
 _MEASURED_AGAIN = 0.02
 """The part of the questions that goes to a slower target, to see whether it still is."""
+_OF_THE_KEY: tuple[Kind, ...] = ("credentials", "rate_limited")
+"""Failures of one key, which say nothing of the target's others."""
+_AT_ONCE = 1.0
+"""Seconds; a shorter wait for the same target costs less than what another one may do differently."""
 _TRIALS = 3
 """So often a target without a measurement is preferred as the unmeasured one; it may never give one."""
 
@@ -51,6 +58,11 @@ class Rules(Struct, frozen=True, kw_only=True):
     attempts: int = 3
     recover: Literal["off", "restart", "resume"] = "off"
     hedge_after: float | None = None
+    retries: int | None = None
+    """So often a target is asked again, after a fault that passes, before the next one is; None for once, and only
+    while the caller has nothing of the answer and the wait is under a second."""
+    retry_after_wait: float = 5.0
+    """The longest wait before such a retry, where `retries` is set."""
     backoff: float = 0.2
     backoff_cap: float = 5.0
     retry_after_cap: float = 30.0
@@ -69,13 +81,17 @@ class Choice(Struct, frozen=True, cache_hash=True):
 
 
 class Failed(Struct, frozen=True):
-    """An attempt that failed, at the time `at`. `asked` is False when nothing was sent: then it is no attempt."""
+    """An attempt that failed, at the time `at`. `asked` is False when nothing was sent: then it is no attempt.
+
+    `passing` says that the same target may answer in a moment.
+    """
 
     choice: Choice
     kind: Kind
     at: float
     retry_after: float | None = None
     asked: bool = True
+    passing: bool = False
 
 
 class Skipped(Struct, frozen=True):
@@ -131,14 +147,19 @@ def next_step(
     now: float,
     random: Callable[[], float],
     deadline: float | None = None,
+    *,
+    begun: bool = False,
 ) -> Ask | GiveUp:
-    """What to do next. `random` gives numbers from 0 up to 1, `deadline` is a time of the same clock as `now`."""
+    """What to do next. `random` gives numbers from 0 up to 1, `deadline` is a time of the same clock as `now`.
+
+    `begun` says that the caller has a part of the answer.
+    """
     groups = _groups(choices if type(choices) is tuple else tuple(choices))
     if not failed and rules.strategy == "failover" and groups:
         first = groups[0]
         if health.well(first.target) and (deadline is None or now < deadline):
             return first.asks[0] if len(first.asks) == 1 else _least_recent(first, health)
-    return _Question(rules, groups, failed, health, now, random, deadline).step()
+    return _Question(rules, groups, failed, health, now, random, deadline, begun).step()
 
 
 def _least_recent(group: _Group, health: Health) -> Ask:
@@ -171,6 +192,7 @@ class _Question:
         now: float,
         random: Callable[[], float],
         deadline: float | None,
+        begun: bool,
     ) -> None:
         self.rules = rules
         self.groups = groups
@@ -179,12 +201,15 @@ class _Question:
         self.now = now
         self.random = random
         self.deadline = deadline
+        self.begun = begun
         self.skipped: list[Skipped] = []
 
     def step(self) -> Ask | GiveUp:
         over = self._over()
         if over:
             return GiveUp(over)
+        if (again := self._again()) is not None:
+            return again
         left = [(group, allowed) for group in self.groups if (allowed := self._allowed(group))]
         ready = [(group, usable) for group, keys in left if (usable := self._ready(group, keys))]
         if ready:
@@ -197,12 +222,45 @@ class _Question:
             return "the route has no target"
         if any(failure.kind == "final" for failure in self.failed):
             return "the failure is final: nobody else is asked"
-        asked = sum(one.asked and one.kind != "unsupported" for one in self.failed)
-        if asked >= self.rules.attempts:
+        if self._attempts_left() <= 0:
             return f"all {self.rules.attempts} attempts are used up"
         if self.deadline is not None and self.now >= self.deadline:
             return "the time for the whole question is over"
         return ""
+
+    def _attempts_left(self) -> int:
+        return self.rules.attempts - sum(one.asked and one.kind != "unsupported" for one in self.failed)
+
+    def _again(self) -> Ask | None:
+        """The target that has just failed, once more before all others; None where it is the turn of another."""
+        last = self.failed[-1] if self.failed else None
+        if last is None or not last.passing or self.health.state(last.choice.id, self.now) != "closed":
+            return None
+        others = {choice.target for choice in self._untried()}
+        if not others or last.choice.target in others:
+            return None  # where nobody else is left all that follows is a retry; its other keys are asked at once
+        if self._attempts_left() <= len(others) or self._retried(last.choice.target):
+            return None
+        held = self._held(last.choice)
+        wait = self._wait(last.choice, held)
+        if self.rules.retries is None:
+            soon = not self.begun and max(wait, last.retry_after or 0.0) < _AT_ONCE
+        else:
+            soon = held <= self.rules.retry_after_wait
+        in_time = self.deadline is None or self.now + wait < self.deadline
+        return Ask(last.choice, wait) if soon and in_time else None
+
+    def _untried(self) -> list[Choice]:
+        """What may be asked at once and has not failed in this question."""
+        failed = {one.choice.target for one in self.failed if one.kind not in _OF_THE_KEY}
+        keys = {one.choice for one in self.failed}
+        choices = [choice for group in self.groups if group.target not in failed for choice in group.choices]
+        return [one for one in choices if one not in keys and self.health.usable(one.id, self.now)]
+
+    def _retried(self, target: str) -> bool:
+        """Whether a target has had its retries."""
+        asked = sum(one.asked and one.choice.target == target for one in self.failed)
+        return asked > (1 if self.rules.retries is None else self.rules.retries)
 
     def _allowed(self, group: _Group) -> list[Choice]:
         """The keys of a target that may still be asked in this question, now or later."""
@@ -223,9 +281,8 @@ class _Question:
 
     def _ready(self, group: _Group, keys: list[Choice]) -> list[Choice]:
         """Those of the keys that may be asked at once: they are well, and the target did not fail in this question."""
-        key_failures = ("credentials", "rate_limited")
         spent = [failure for failure in self.failed if failure.choice.target == group.target]
-        tried = next((failure for failure in spent if failure.kind not in key_failures), None)
+        tried = next((failure for failure in spent if failure.kind not in _OF_THE_KEY), None)
         if tried is not None:
             return self._skip(keys, f"already failed: {tried.kind}")
         ready = []

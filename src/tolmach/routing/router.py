@@ -7,14 +7,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from tolmach.errors import ProviderUnavailable, RateLimited, TimedOut, TolmachError
+from tolmach.errors import BadRequest, ContextTooLong, ProviderUnavailable, RateLimited, TimedOut, TolmachError
+from tolmach.routing.failures import passes
 from tolmach.routing.health import Health
 from tolmach.routing.journal import Attempt, Journal
 from tolmach.routing.policy import Ask, Choice, Failed, GiveUp, Strategy, classify, next_step
 from tolmach.routing.targets import Plan, Target
 from tolmach.transport import Timeouts
 
-__all__ = ["Open", "Router", "first_token"]
+__all__ = ["Open", "Router", "first_token", "go_on_from"]
 
 T = TypeVar("T")
 
@@ -51,8 +52,8 @@ class Router:
         self._chance = chance
         self._on_opened = on_opened
 
-    async def begin(self, plan: Plan, journal: Journal, open: Open[T], *, why: str = "") -> T:
-        """What the first target to give a token opened.
+    async def begin(self, plan: Plan, journal: Journal, open: Open[T], *, goes_on: bool = False) -> T:
+        """What the first target to give a token opened; with `goes_on` where the caller has a part of an answer.
 
         Raises the last failure when the policy gives up; each attempt stands in the journal.
         """
@@ -60,7 +61,14 @@ class Router:
             journal.total = plan.first.timeouts.total
         while True:
             step = next_step(
-                plan.rules, plan.choices, journal.failed, self.health, self._clock(), self._chance, journal.deadline
+                plan.rules,
+                plan.choices,
+                journal.failed,
+                self.health,
+                self._clock(),
+                self._chance,
+                journal.deadline,
+                begun=goes_on,
             )
             if type(step) is GiveUp:
                 journal.passed_over(step.skipped)
@@ -76,7 +84,7 @@ class Router:
                     return opened[0]
                 continue
             try:
-                return await self._ask(plan, journal, open, step, self._reason(plan, journal, why))
+                return await self._ask(plan, journal, open, step, self._reason(plan, journal, step, goes_on))
             except TolmachError:
                 continue  # it stands in the journal, and the policy says what follows
 
@@ -105,10 +113,12 @@ class Router:
         deadline = journal.deadline
         return target.timeouts if deadline is None else target.timeouts.within(deadline - time.monotonic())
 
-    def _reason(self, plan: Plan, journal: Journal, why: str) -> str:
+    def _reason(self, plan: Plan, journal: Journal, step: Ask, goes_on: bool) -> str:
         if not journal.failed:
-            return why or _CHOSEN[plan.rules.strategy]
+            return "goes on with a broken stream" if goes_on else _CHOSEN[plan.rules.strategy]
         last = journal.failed[-1]
+        if last.choice == step.choice:
+            return f"again, after {last.kind}"
         return f"after {last.choice.target} failed: {last.kind}"
 
     def _last(self, journal: Journal, step: GiveUp) -> TolmachError:
@@ -143,8 +153,8 @@ class Router:
         now = self._clock()
         wait: float | None = getattr(error, "retry_after", None)
         choice = attempt.target.choice
-        journal.failed.append(Failed(choice, kind, now, wait, kind not in _BESIDES))
-        opened = self.health.failed(choice.id, kind, now, wait)
+        journal.failed.append(Failed(choice, kind, now, wait, kind not in _BESIDES, passes(error)))
+        opened = self.health.failed(choice.id, kind, now, wait, attempt.target.circuit)
         if opened and self._on_opened is not None:
             self._on_opened(choice.id, kind == "credentials")
 
@@ -216,3 +226,19 @@ async def first_token(opening: Awaitable[T], target: Target, seconds: float | No
         raise TimedOut(
             f"{target.name}: no token within {seconds or 0:g} s", phase="first_byte", seconds=seconds
         ) from error
+
+
+async def go_on_from(so_far: str, attempt: Attempt, begin: Callable[[str], Awaitable[T]]) -> T:
+    """What `begin` opens of an answer that goes on from `so_far`.
+
+    It is given that as a prefill where the provider takes one, and nothing else where the target refuses it
+    after all: not every model of a service does.
+    """
+    attempt.prefilled = bool(so_far) and attempt.target.provider.prefill
+    try:
+        return await begin(so_far if attempt.prefilled else "")
+    except BadRequest as error:
+        if not attempt.prefilled or isinstance(error, ContextTooLong):
+            raise
+    attempt.prefilled = False
+    return await begin("")

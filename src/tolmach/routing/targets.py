@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 from tolmach.errors import BadRequest, ModelNotFound
 from tolmach.protocols.base import Forwarding, Site
 from tolmach.providers.base import Access, open_session
+from tolmach.routing.health import Circuit
 from tolmach.routing.policy import Choice, Rules
 from tolmach.session import Session
 from tolmach.transport import Timeouts
@@ -75,6 +76,8 @@ class Route(Struct, frozen=True, kw_only=True):
     rules: Rules = Rules()
     timeouts: Timeouts | None = None
     """Time limits beside those of the targets: what is None here is theirs."""
+    circuit: Circuit | None = None
+    """When a target that fails in answering for this route is left alone; None as `Health` has it."""
 
 
 class Target(Struct, frozen=True):
@@ -95,6 +98,8 @@ class Target(Struct, frozen=True):
     """As the routing policy knows it."""
     timeouts: Timeouts
     """Time limits of its answers."""
+    circuit: Circuit | None = None
+    """When it is left alone after failures; None as `Health` has it."""
 
     @property
     def session(self) -> Session:
@@ -210,24 +215,26 @@ class Targets:
         targets = [
             target
             for named, weight in zip(route.targets, weights, strict=True)
-            for target in self._direct(named, asked, weight, route.timeouts)
+            for target in self._direct(named, asked, weight, route)
         ]
         return _made(name, route.rules, targets)
 
-    def _direct(self, target: str, asked: str, weight: float = 1.0, timeouts: Timeouts | None = None) -> list[Target]:
+    def _direct(self, target: str, asked: str, weight: float = 1.0, route: Route | None = None) -> list[Target]:
         provider, _, model = target.partition("/")
         if provider not in self._providers:
             raise ModelNotFound(f"the model {asked!r} leads to {provider!r}, which is no provider")
-        return self._all_keys(self._providers[provider], asked if model == "*" else model, weight, timeouts)
+        return self._all_keys(self._providers[provider], asked if model == "*" else model, weight, route)
 
     def _all_keys(
-        self, provider: Provider, model: str, weight: float = 1.0, timeouts: Timeouts | None = None
+        self, provider: Provider, model: str, weight: float = 1.0, route: Route | None = None
     ) -> list[Target]:
         name = provider.target(model)
         protocol = provider.site.protocol
         # What is emulated has to be put into words: such a target's bodies cannot go through.
         forwards = protocol.forwards if isinstance(protocol, Forwarding) and not provider.emulate else frozenset()
-        limits = _stricter(timeouts, provider.timeouts or provider.access.timeouts(provider.site))
+        limits = provider.timeouts or provider.access.timeouts(provider.site)
+        if route is not None:
+            limits = _stricter(route.timeouts, limits)
         header = re.sub(r"[^\x20-\x7e]", "?", name)[:256]
         return [
             Target(
@@ -239,6 +246,7 @@ class Targets:
                 header,
                 Choice(name, key, weight),
                 limits,
+                None if route is None else route.circuit,
             )
             for key in range(1 + len(provider.more_keys))
         ]

@@ -120,7 +120,7 @@ async def test_what_is_answered_and_by_whom(tmp_path: Path) -> None:
     assert {name: row.attempts for name, row in rows.items()} == {
         "whole": (answered,),
         "stream": (answered,),
-        "over": (("up/bad", "failed", 500), answered),
+        "over": (("up/bad", "failed", 500), ("up/bad", "failed", 500), answered),
         "resumed": (("up/cut", "failed", 0), answered),
         "restarted": (("up/cut", "failed", 0), answered),
         "hedged": (("up/silent", "cancelled", 0), answered),

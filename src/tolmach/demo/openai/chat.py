@@ -226,6 +226,8 @@ def _chat(visit: Visit, body: dict[str, Any]) -> Reply:
     if "banned" in wanted or "forbiddenword" in question:
         text = "Your request was rejected as a result of our safety system."
         return error(400, text, "invalid_request_error", None, "content_policy_violation")
+    if "no-prefill" in wanted and messages[-1].get("role") == "assistant":
+        raise Refused(400, "This model does not support assistant message prefill.", param="messages")
     if "upstream-error" in wanted:
         return error(503, "The engine is currently overloaded, please try again later.", "server_error", None, None)
     calls = _tool_calls(body, question)

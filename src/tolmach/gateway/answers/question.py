@@ -251,12 +251,12 @@ class Question:
 
     # Going on
 
-    async def going_on(self, target: Target, attempt: Attempt, timeouts: Timeouts, so_far: str) -> EventStream:
-        """The answer of a target that goes on where another broke off, by events."""
+    async def going_on(self, target: Target, attempt: Attempt, timeouts: Timeouts, prefill: str) -> EventStream:
+        """The answer of a target that goes on where another broke off, by events; with the answer so far, or none."""
         asked = await self.put_to(target)
         turn = asked.turn
-        if target.provider.prefill and so_far:
-            turn = structs.replace(turn, messages=(*turn.messages, Message("assistant", so_far)))
+        if prefill:
+            turn = structs.replace(turn, messages=(*turn.messages, Message("assistant", prefill)))
         seen: list[Event] = []
         return await self._stream_written(target, attempt, asked, ask(target, turn, timeouts, attempt, seen), seen)
 

@@ -6,6 +6,7 @@ where it accepts one as a prefill, else it is asked again, and what it repeats i
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 
 from tolmach.chat import Done, Event
 from tolmach.errors import TolmachError
@@ -18,7 +19,7 @@ from tolmach.gateway.surfaces.base import StreamEncoder
 from tolmach.gateway.surfaces.responses import ResponseStream
 from tolmach.routing.journal import Attempt
 from tolmach.routing.resume import Resumption
-from tolmach.routing.router import first_token
+from tolmach.routing.router import first_token, go_on_from
 from tolmach.routing.targets import Plan, Target
 from tolmach.transport import Timeouts
 
@@ -54,9 +55,7 @@ class Recovery:
         router = self._outcomes.router
         while True:
             try:
-                rest = await router.begin(
-                    self._plan, self._context.journal, self._open, why="goes on with a broken stream"
-                )
+                rest = await router.begin(self._plan, self._context.journal, self._open, goes_on=True)
             except TolmachError:
                 return False  # the caller is told the first failure; this one stands in the journal
             try:
@@ -74,12 +73,12 @@ class Recovery:
                 await rest.aclose()
 
     async def _open(self, target: Target, attempt: Attempt, timeouts: Timeouts) -> EventStream:
-        going_on = self._question.going_on(target, attempt, timeouts, self._answer.text)
-        return await first_token(going_on, target, timeouts.first_byte)
+        begin = partial(self._question.going_on, target, attempt, timeouts)
+        return await first_token(go_on_from(self._answer.text, attempt, begin), target, timeouts.first_byte)
 
     async def _write(self, writer: Writer, rest: EventStream) -> None:
         encoder = self._primed(rest)
-        self._answer.go_on(rest.attempt.target.provider.prefill)
+        self._answer.go_on(rest.attempt.prefilled)
         async with aclosing(self._events(rest)) as events:
             async for event in events:
                 # So that the signs of life see that something comes.
