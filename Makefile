@@ -1,7 +1,7 @@
 # Needs make and python3 (3.11 or later, with venv). `make run` and `make test` are all a newcomer needs.
 #
 #   make run [ARGS="..."]     tolmach demo: plays five chat services, asks them all through a gateway, and serves it
-#   make test [ARGS="..."]    the tests (ARGS for pytest)
+#   make test [ARGS="..."]    the tests (ARGS for pytest; --all: the whole of what is taken in parts)
 #   make lint, make fix       ruff and mypy; what ruff can mend by itself
 #   make bench [ARGS="..."]   measurements (ARGS names some of them: decoders session)
 #   make soak [ARGS="..."]    a million requests through one gateway: its memory stays flat
@@ -34,7 +34,7 @@ run:
 
 test:
 	$(call install,dev)
-	@$(bin)/python -m pytest -n auto --dist worksteal $(ARGS)
+	@$(bin)/python -m pytest -n auto --dist worksteal --durations 30 $(ARGS)
 
 lint:
 	$(call install,dev)

@@ -28,11 +28,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.sweep_seed is None:  # the processes of one run are told it
         config.option.sweep_seed = sweeps.commits_seed()
     sweeps.begin(whole=config.option.sweep_all, seed=config.option.sweep_seed)
+    _limit_each_test(config)
     _take_ignored_signals()
 
 
 def pytest_report_header(config: pytest.Config) -> str:
     return "sweeps: the whole of each" if sweeps.whole() else f"sweeps: a part of each (--seed {sweeps.seed()}; --all)"
+
+
+def _limit_each_test(config: pytest.Config) -> None:
+    """Fail a test that hangs (by pytest-timeout, with the stacks of its threads), unless a limit is asked for."""
+    if config.pluginmanager.hasplugin("timeout") and getattr(config.option, "timeout", None) is None:
+        config.option.timeout = 900.0 if sweeps.whole() else 180.0
 
 
 def _take_ignored_signals() -> None:

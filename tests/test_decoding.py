@@ -6,10 +6,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from tests.sweeps import examples
 from tolmach.decoding import (
     LineDecoder,
     ServerSentEvent,
@@ -122,7 +123,7 @@ def test_a_line_of_exactly_the_limit_is_allowed():
 
 
 @given(body=_BODIES, cuts=_CUTS)
-@settings(max_examples=300)
+@examples(300)
 def test_events_are_those_of_the_standard_for_any_cut(body, cuts):
     whole, end = _events([body])
     assert [(e.event, e.data, e.id) for e in whole] == _reference_events(body)
@@ -245,7 +246,7 @@ _JUNK = [
 
 
 @given(value=st.dictionaries(st.text(max_size=5), _JSON, min_size=1, max_size=3), junk=st.sampled_from(_JUNK))
-@settings(max_examples=150)
+@examples(150)
 def test_find_json_finds_the_object_behind_junk_and_never_a_part_of_a_cut_one(value: dict[str, Any], junk: str):
     body = (junk + json.dumps(value)).encode()
     assert find_json(body) == value

@@ -4,11 +4,12 @@ import io
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.cli.terminal import Screen
+from tests.sweeps import examples
 from tolmach.cli.console import SafeConsole
 from tolmach.cli.render import MarkdownStream, markdown, split_blocks
 
@@ -102,7 +103,7 @@ def _fence_is_open(text: str) -> bool:
 
 
 @given(_MARKDOWN)
-@settings(max_examples=300)
+@examples(300)
 def test_whole_blocks_never_end_inside_a_fence(text):
     whole, _ = split_blocks(text)
     assert not _fence_is_open(whole)

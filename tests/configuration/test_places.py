@@ -5,9 +5,10 @@ import tomllib
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.sweeps import examples
 from tolmach.configuration.places import find_lines
 from tolmach.configuration.problems import KeyPath, dotted
 
@@ -151,7 +152,7 @@ def _texts(text: str) -> list[str]:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_every_key_is_found_on_its_line(data):
     tree = data.draw(_TREE)
     writer = _Writer(data.draw)
@@ -174,7 +175,7 @@ _PIECES = st.sampled_from(
 
 @given(st.lists(_PIECES, max_size=24).map("".join))
 @example("[[b]]\n[b.a]\nb = 1\n[[b]]\n[b.a]\na = 1\n")
-@settings(max_examples=500, deadline=None)
+@examples(500)
 def test_whatever_toml_accepts_is_told_apart_alike(text):
     try:
         tree = tomllib.loads(text)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.recipes import sites
 from tests.recipes.sites import RECIPES
+from tests.testing.checking import check
 from tolmach.chat import Notice
 from tolmach.client.clients import AsyncClient
 from tolmach.demo import ThreadedDemo, serve_in_thread
@@ -63,7 +64,7 @@ CASES = [
 def test_a_recipe_passes_the_suite_and_says_what_the_sites_own_protocol_says(name: str, answer: Answer) -> None:
     as_recipe = _as_recipe(name, answer)
     if name != "ChatGptt":  # it reads answers as Chatgpt4o does
-        conformance.check(as_recipe, cuts=4, mutations=6)
+        check(as_recipe)
     own = conformance.run(answer, [answer.body])
     said = conformance.run(as_recipe, [answer.body])
     if answer.recording.rpartition("/")[2] not in PLAINER:

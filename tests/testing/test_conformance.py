@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from tests.testing.checking import check
 from tolmach.chat import Delta, Done, Event
 from tolmach.decoding import ServerSentEvents, find_json, parse_json
 from tolmach.errors import ConfigError, RateLimited, TruncatedAnswer
@@ -28,7 +29,7 @@ def _name(answer: Answer) -> str:
 
 @pytest.mark.parametrize("answer", _all_answers(), ids=_name)
 def test_a_recorded_answer_comes_out_the_same_for_any_cut_and_is_never_taken_for_whole_when_it_is_not(answer):
-    conformance.check(answer)
+    check(answer)
     assert answer.body or conformance.run(answer, []).failure is not None
 
 

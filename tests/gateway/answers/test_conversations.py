@@ -4,9 +4,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.sweeps import examples
 from tolmach.chat import (
     ChatRequest,
     Conversation,
@@ -115,7 +116,7 @@ def test_other_tools_are_another_history():
 
 
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), st.text(max_size=4)), max_size=4), st.data())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_no_two_histories_share_a_fingerprint_by_their_cut(turns, data):
     """Text moved from one message to the next is another history."""
     messages = [Message(role, text.strip()) for role, text in turns]
@@ -214,7 +215,7 @@ async def test_weight_is_bounded():
 
 
 @given(st.lists(st.tuples(st.sampled_from(["get", "take", "put", "wait"]), st.sampled_from("abcd"), st.integers(1, 5))))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 async def test_a_store_never_grows_over_its_bounds_and_never_invents(steps):
     clock = Clock()
     store: MemoryStore[int] = MemoryStore(now=clock, size=3, seconds=10, weight=8, weigh=lambda value: value)

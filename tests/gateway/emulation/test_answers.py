@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.gateway.text_model import (
@@ -23,6 +23,7 @@ from tests.gateway.text_model import (
     text_of,
     told,
 )
+from tests.sweeps import examples
 from tolmach.chat import Conversation, Delta, Done, Message, Notice, Reasoning, ToolCall, ToolCallDelta, Usage
 from tolmach.errors import ProviderUnavailable
 from tolmach.gateway.emulation.instructions import answer
@@ -171,7 +172,7 @@ parts = st.sampled_from(
 
 
 @given(st.lists(parts, max_size=8).map("".join), st.data())
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @example("x" + " " * 300 + "\n" + BLOCK, None)
 @example("\t" * 300 + OSLO, None)
 @example("x\n" + " " * 30 + BLOCK, None)
@@ -188,7 +189,7 @@ def test_any_cut_gives_the_same(written, data):
 
 
 @given(st.lists(parts | st.text(max_size=4), max_size=6).map("".join))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_any_text_is_read_or_is_broken(written):
     try:
         calls, behind = read_calls(written, NAMES)
@@ -199,7 +200,7 @@ def test_any_text_is_read_or_is_broken(written):
 
 
 @given(st.lists(parts | st.text(st.characters(codec="utf-8"), max_size=4), max_size=5).map("".join))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 async def test_every_answer_ends_in_done_and_text_is_never_lost(written):
     model = Model(written, written)
     events = await told(model)

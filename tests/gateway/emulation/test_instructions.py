@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.gateway.text_model import (
@@ -20,6 +20,7 @@ from tests.gateway.text_model import (
     text_of,
     told,
 )
+from tests.sweeps import examples
 from tolmach.chat import ChatRequest, Image, Message, Notice, Text, ToolCall
 from tolmach.errors import BadRequest, TolmachError, UnsupportedFeature
 from tolmach.gateway.emulation.instructions import EMULATED, emulate
@@ -199,7 +200,7 @@ options = st.fixed_dictionaries(
 
 
 @given(options)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_options_are_emulated_or_refused(given_options):
     try:
         emulation = emulate(ChatRequest(messages=QUESTION, options=given_options))

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.sweeps import examples
 from tolmach.errors import BadRequest, TolmachError, UnsupportedFeature
 from tolmach.gateway.emulation.schema import Schema
 
@@ -158,7 +159,7 @@ values = st.recursive(
 
 
 @given(values, values)
-@settings(max_examples=400, deadline=None)
+@examples(400)
 def test_any_schema_is_taken_or_refused_and_any_value_judged(schema, value):
     try:
         problem = Schema(schema, "s").problem(value)

@@ -7,10 +7,11 @@ import anthropic
 import pytest
 from anthropic.types import MessageTokensCount
 from anthropic.types.shared import ErrorResponse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.gateway.surfaces.asking import ANTHROPIC, anthropic_client
+from tests.sweeps import examples
 from tolmach.chat import Image, Text, ToolCall
 from tolmach.chat import Message as Turn
 from tolmach.errors import (
@@ -296,7 +297,7 @@ FIELDS = st.fixed_dictionaries(
 
 
 @given(FIELDS | JSON)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_no_body_raises_anything_but_our_errors(value):
     for read in (SURFACE.parse, SURFACE.count):
         try:
@@ -306,7 +307,7 @@ def test_no_body_raises_anything_but_our_errors(value):
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_no_bytes_raise_anything_but_our_errors(data):
     with pytest.raises(BadRequest):
         SURFACE.parse(data)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from tests.gateway.surfaces.asking import ANTHROPIC, anthropic_client, happenings, interleaved, parallel, parsed
+from tests.sweeps import examples
 from tolmach.chat import Delta, Done, Event, Notice, Reasoning, ToolCallDelta, Usage
 from tolmach.errors import ProviderUnavailable, RateLimited, RemoteProtocolError, TimedOut, TruncatedAnswer
 
@@ -269,7 +270,7 @@ PIECES = st.builds(
 
 
 @given(happenings(PIECES), st.sampled_from(["stop", "length", "tool_calls", "content_filter"]))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_a_stream_and_a_whole_answer_say_the_same(events, reason):
     events = [*events, Done(reason)]
     try:

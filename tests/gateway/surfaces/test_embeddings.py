@@ -7,10 +7,11 @@ import httpx2
 import msgspec
 import openai
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import CreateEmbeddingResponse
 
+from tests.sweeps import examples
 from tolmach.errors import BadRequest, TolmachError
 from tolmach.gateway.surfaces.embeddings import embeddings_body, parse_embeddings
 
@@ -53,7 +54,7 @@ def test_wrong_embedding_requests_are_named(fields, param):
 
 
 @given(st.dictionaries(st.sampled_from(["model", "input", "dimensions", "encoding_format"]), json_values))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_any_embedding_request_is_read_or_refused(fields):
     try:
         got = parse_embeddings(json.dumps({"model": "m", "input": "x", **fields}).encode())

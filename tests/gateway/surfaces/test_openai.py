@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.gateway.surfaces.asking import OPENAI
+from tests.sweeps import examples
 from tolmach.chat import ChatRequest, Image, Message, Text, ToolCall
 from tolmach.errors import (
     AuthError,
@@ -196,7 +197,7 @@ def test_what_cannot_be_translated_is_refused_by_name(message):
 
 
 @given(st.dictionaries(st.sampled_from([*HELLO, "stream", "tools", "n", "stop", "response_format", "x"]), json_values))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_any_body_is_a_question_or_an_error_of_ours(fields):
     try:
         got = SURFACE.parse(json.dumps({**HELLO, **fields}).encode())
@@ -214,7 +215,7 @@ def test_any_body_is_a_question_or_an_error_of_ours(fields):
         max_size=3,
     )
 )
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_any_messages_are_a_question_or_an_error_of_ours(messages):
     try:
         got = asked(messages=messages)
@@ -224,7 +225,7 @@ def test_any_messages_are_a_question_or_an_error_of_ours(messages):
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_bytes_are_a_question_or_an_error_of_ours(data):
     with pytest.raises(TolmachError):
         SURFACE.parse(data)

@@ -5,12 +5,13 @@ from typing import Any
 
 import openai
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tests.gateway.surfaces.asking import OPENAI, openai_client
+from tests.sweeps import examples
 from tolmach.chat import Conversation, Delta, Done, Event, FinishReason, Notice, Reasoning, ToolCallDelta, Usage
 from tolmach.errors import ProviderUnavailable, TruncatedAnswer
 from tolmach.gateway.surfaces.openai import OpenAISurface
@@ -241,7 +242,7 @@ events = st.lists(
 
 
 @given(events, st.booleans())
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_a_stream_put_together_is_the_whole_answer(happened, usage):
     done: list[Event] = [*happened, Done()]
     # What the accumulator of the package makes of the pieces, done by hand: it wants tool calls in order.

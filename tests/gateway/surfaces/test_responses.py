@@ -5,10 +5,11 @@ from typing import Any
 
 import openai
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.gateway.surfaces.asking import RESPONSES, openai_client, parsed
+from tests.sweeps import examples
 from tolmach.chat import Delta, Done, Event, Image, Text, ToolCall, ToolCallDelta
 from tolmach.chat import Message as Turn
 from tolmach.errors import (
@@ -274,7 +275,7 @@ FIELDS = st.fixed_dictionaries(
 
 
 @given(FIELDS | JSON)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_no_body_raises_anything_but_our_errors(value):
     try:
         question = SURFACE.parse(json.dumps(value).encode())
@@ -284,7 +285,7 @@ def test_no_body_raises_anything_but_our_errors(value):
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_no_bytes_raise_anything_but_our_errors(data):
     with pytest.raises(BadRequest):
         SURFACE.parse(data)

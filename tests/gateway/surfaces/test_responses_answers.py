@@ -11,6 +11,7 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from tests.gateway.surfaces.asking import RESPONSES, happenings, interleaved, openai_client, parallel, parsed
+from tests.sweeps import examples
 from tolmach.chat import Delta, Done, Event, Notice, Reasoning, ToolCallDelta, Usage
 from tolmach.errors import BadRequest, RateLimited, RemoteProtocolError, TimedOut, TruncatedAnswer
 
@@ -308,7 +309,7 @@ PIECES = st.builds(ToolCallDelta, st.integers(0, 2), st.none(), st.just("f"), st
 
 
 @given(happenings(PIECES), st.sampled_from(["stop", "length", "tool_calls", "content_filter"]))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_a_stream_and_a_whole_answer_say_the_same(events, reason):
     events = [*events, Done(reason)]
     try:
