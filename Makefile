@@ -15,7 +15,7 @@
 .DEFAULT_GOAL := run
 
 bin := .venv/bin
-benchmarks := $(filter-out report gateway_processes gateway_upstream gateway_load soak,$(basename $(notdir $(wildcard benchmarks/*.py))))
+benchmarks := $(filter-out report gateway_in_memory gateway_processes gateway_upstream gateway_load soak,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 # The first interpreter that is new enough; PYTHON=... chooses another.
 define install
