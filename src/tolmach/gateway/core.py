@@ -8,8 +8,8 @@ written in the surface's shape (`gateway.answers.answering`).
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 
 import msgspec
 
@@ -60,6 +60,9 @@ _log = logging.getLogger("tolmach.gateway")
 _CUT_SECONDS = 1.0
 """How long answers may take to end once they are told to."""
 
+_MOST_HELD = 512 << 20
+"""Bytes of the bodies of all questions under way."""
+
 _NOTHING_ASKED = Asked(turn=ChatRequest(messages=()))
 
 _PEEK = msgspec.json.Decoder(Peek)
@@ -96,6 +99,10 @@ class Gateway:
         self._under_way: set[RequestContext] = set()
         self._idle = asyncio.Event()
         self._draining = False
+        self._read = 0
+        """Bytes of the bodies of the questions under way."""
+        self._coming = 0
+        """Bytes of the bodies that are being read, as their senders say."""
         self._cut = False
         # Asked for once: each asking costs a system call before Python 3.12.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -153,6 +160,7 @@ class Gateway:
             await self._handle(context)
         finally:
             self._under_way.discard(context)
+            self._read -= context.size
             if context.surface != "none":
                 self._finished(context)
             if self._draining and not self._under_way:
@@ -273,8 +281,11 @@ class Gateway:
                 key = context.key = self.callers.who(context.incoming.headers)
                 if key is not None:
                     context.user = key.id
-                body = await context.incoming.body(limits.body_bytes, limits.body_seconds)
+                with self._held(_declared(context.incoming.headers)):
+                    body = await context.incoming.body(limits.body_bytes, limits.body_seconds)
                 context.size = len(body)
+                self._read += context.size
+                self._check_held(0)
                 check_depth(body, limits.depth)
                 await work(context, body)
             except BodyRefused as error:
@@ -294,6 +305,23 @@ class Gateway:
                 await _break_off(context, surface, told)
 
         return handler
+
+    @contextmanager
+    def _held(self, size: int) -> Iterator[None]:
+        """Room for a body while it comes. Raises `Overloaded` when all bodies together would take too much."""
+        self._check_held(size)
+        self._coming += size
+        try:
+            yield
+        finally:
+            self._coming -= size
+
+    def _check_held(self, size: int) -> None:
+        most = max(_MOST_HELD, self.limits.body_bytes)
+        if size > self.limits.body_bytes:
+            return  # refused for its own length
+        if self._coming + self._read + size > most:
+            raise Overloaded(f"the questions under way have {most >> 20} MiB, as much as is allowed; ask again")
 
     def _admit(self, incoming: Incoming) -> None:
         """Raises `BodyRefused` for a question that is not taken, whatever is in it."""
@@ -447,6 +475,12 @@ async def _break_off(context: RequestContext, surface: Surface, error: AuthError
         return
     wait = [("retry-after", "1")] if error.status == 503 else []
     await context.send(error.status or 500, surface.error(error, context.id)[1], [("connection", "close"), *wait])
+
+
+def _declared(headers: Mapping[str, str]) -> int:
+    """How long a body is, as its sender says; 0 where that is not told or no number."""
+    length = headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() and len(length) < 16 else 0
 
 
 def _refusal(status: int, incoming: Incoming, methods: Sequence[str] = ()) -> Handler:

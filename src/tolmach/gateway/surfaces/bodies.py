@@ -9,12 +9,25 @@ import msgspec
 
 from tolmach.errors import BadRequest
 
-__all__ = ["LONGEST_MODEL", "MAX_DEPTH", "check_depth", "check_shape", "depth_exceeds", "read_object", "wrong"]
+__all__ = [
+    "LONGEST_MODEL",
+    "MAX_DEPTH",
+    "MOST_COMMAS",
+    "MOST_STRUCTURES",
+    "check_depth",
+    "check_shape",
+    "depth_exceeds",
+    "read_object",
+    "wrong",
+]
 
 T = TypeVar("T")
 
 LONGEST_MODEL = 256
 """Characters of a model's name, which is looked up, remembered and logged."""
+MOST_STRUCTURES = 200_000
+MOST_COMMAS = 1_000_000
+"""What a body of 32 MB may have; one of nothing but brackets would take seconds and 1.6 GB."""
 MAX_DEPTH = 100
 """Objects and lists within each other, the body itself counted."""
 
@@ -46,8 +59,17 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 
 def check_depth(body: bytes, limit: int) -> None:
-    """Raises `BadRequest` for JSON that is nested deeper than `limit`; bodies that are no JSON pass."""
-    if body.count(b"{") + body.count(b"[") <= limit:
+    """Raises `BadRequest` for JSON that is nested deeper than `limit`, or of so many values that to read it would hold
+    the loop; bodies that are no JSON pass.
+
+    Brackets and commas are counted over the bytes, those in texts included, before anything is read.
+    """
+    structures = body.count(b"{") + body.count(b"[")
+    if structures > MOST_STRUCTURES or body.count(b",") > MOST_COMMAS:
+        raise wrong(
+            None, f"the body has more than {MOST_STRUCTURES:,} brackets or {MOST_COMMAS:,} commas: it is not read here"
+        )
+    if structures <= limit:
         return
     try:
         value = msgspec.json.decode(body)
