@@ -2,7 +2,7 @@
 
 import pytest
 
-from tolmach.access.rules import check_workers, require_keys_for
+from tolmach.access.rules import KeyRule, check_workers, in_words, require_keys_for
 from tolmach.configuration import Settings
 from tolmach.configuration.rendering import show, show_toml
 from tolmach.errors import ConfigError
@@ -51,3 +51,28 @@ def test_the_password_is_shown_nowhere() -> None:
     shown = {row.key: row.value for row in show(settings)}
     assert "h:1/0" in shown["gateway.state"]
     assert "hush" not in show_toml(settings) + repr(settings)
+
+
+def test_keys_that_are_optional_are_so_for_this_machine_alone() -> None:
+    KeyRule(setting="optional").check("")
+    with pytest.raises(ConfigError, match='keys = "optional"'):
+        KeyRule(setting="optional", loopback=False).check("")
+
+
+def test_keys_that_are_required_need_a_ledger() -> None:
+    KeyRule(setting="required").check("")
+    with pytest.raises(ConfigError, match=r"gateway\.keys.*ledger"):
+        KeyRule(setting="required").check("off")
+
+
+@pytest.mark.parametrize(
+    ("keys", "required", "said"),
+    [
+        (1, True, "1 key"),
+        (2, True, "2 keys"),
+        (0, False, "no keys: everyone on this machine may ask"),
+        (0, True, "no keys, and one is needed: nobody may ask. Make one with `tolmach keys add NAME`"),
+    ],
+)
+def test_who_may_ask_is_said(keys: int, required: bool, said: str) -> None:
+    assert in_words(keys, required=required) == said

@@ -72,7 +72,7 @@ def test_init_offers_the_defaults(run, full):
     full.write_text("")
     defaults = {row["key"]: row["value"] for row in json.loads(run("config", "show", "--json").stdout)}
     del offered["ledger.url"], offered["gateway.admin_key"], offered["gateway.cors.origins"]
-    del offered["gateway.hosts"], offered["gateway.metrics_key"]
+    del offered["gateway.hosts"], offered["gateway.keys"], offered["gateway.metrics_key"]
     del offered["gateway.state"], offered["gateway.egress.allow"], offered["gateway.otel.endpoint"]
     assert offered == {key: value for key, value in defaults.items() if key in offered}
     assert offered.keys() == defaults.keys()

@@ -7,7 +7,7 @@ import pytest
 
 from tolmach.access.keys import Key, KeyRing
 from tolmach.ledger.keys import load_keys
-from tolmach.ledger.opening import open_database
+from tolmach.ledger.opening import default_file, open_database
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +32,9 @@ def test_a_new_key_is_alone_on_standard_output_and_is_found_by_its_hash(run):
     plain = result.stdout.removesuffix("\n")
     assert plain.startswith("ak-")
     assert len(plain) == 67
-    assert result.stderr == ""
     [key] = stored()
+    assert f"The key app (id {key.id}) is written to {default_file()}." in result.stderr
+    assert plain not in result.stderr
     assert KeyRing([key]).find(plain, 0.0) is key
     assert not key.limited
     assert plain not in run("keys", "list", "--json").output + run("keys", "list").output

@@ -7,6 +7,7 @@ from msgspec import structs
 
 from tolmach.access.keys import Key, KeyRing, new_key
 from tolmach.access.limits import Limiter, LimitReached
+from tolmach.access.rules import KeyRule
 from tolmach.errors import AuthError
 from tolmach.gateway.callers import Callers, Peek
 from tolmach.protocols import create
@@ -32,11 +33,26 @@ def test_without_any_key_everyone_may_ask() -> None:
     assert Callers().who({"authorization": "Bearer whatever"}) is None
 
 
-def test_where_keys_are_required_no_key_lets_in_nobody() -> None:
-    with pytest.raises(AuthError):
-        Callers(required=True).who({})
-    with pytest.raises(AuthError):
-        Callers(required=True).who({"authorization": "Bearer ak-1"})
+@pytest.mark.parametrize(
+    ("rule", "ever", "open_to_all"),
+    [
+        (KeyRule(), False, True),
+        (KeyRule(), True, False),
+        (KeyRule(setting="optional"), True, True),
+        (KeyRule(setting="required"), False, False),
+        (KeyRule(loopback=False), False, False),
+        (KeyRule(loopback=False, setting="optional"), False, False),
+    ],
+)
+def test_who_may_ask_while_there_is_no_key(rule: KeyRule, ever: bool, open_to_all: bool) -> None:
+    callers = Callers(rule=rule, ever=ever)
+    assert bool(callers.problem) is not open_to_all
+    for headers in ({}, {"authorization": "Bearer ak-1"}):
+        if open_to_all:
+            assert callers.who(headers) is None
+        else:
+            with pytest.raises(AuthError):
+                callers.who(headers)
 
 
 @pytest.mark.parametrize(

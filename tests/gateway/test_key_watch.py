@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from tests.gateway.keyed import PATIENCE, ask, body_of, config, make_key, opened
+from tests.gateway.keyed import METRICS_KEY, PATIENCE, ask, body_of, config, make_key, opened
 from tests.gateway.program import raw
 from tests.gateway.upstream import Upstream
 from tolmach.access.keys import Key
@@ -126,3 +126,113 @@ async def test_a_model_that_is_not_allowed_looks_like_one_that_there_is_not(tmp_
         [(status, _)] = {await told("GET", f"/v1/models/{model}", model) for model in models}
         assert status == 404
         assert (await ask(url, plain, "up/good"))[0] == 200
+
+
+# Keys that vanish
+
+
+async def ready(url: str) -> dict[str, str]:
+    told: dict[str, str] = json.loads((await raw(url, "GET", "/health/ready"))[2])
+    return told
+
+
+async def until_told(url: str, of: str) -> None:
+    """Wait until `/health/ready` says this of the keys."""
+    async with asyncio.timeout(PATIENCE):
+        while of not in (await ready(url)).get("keys", ""):  # noqa: ASYNC110 - read by a thread
+            await asyncio.sleep(0.02)
+
+
+async def metrics(url: str) -> bytes:
+    return (await raw(url, "GET", "/metrics", headers=f"authorization: Bearer {METRICS_KEY}\r\n"))[2]
+
+
+def removed(folder: Path) -> None:
+    for file in folder.glob(f"{LEDGER}*"):
+        file.unlink()
+
+
+def emptied(folder: Path) -> None:
+    (folder / LEDGER).write_bytes(b"")
+    (folder / f"{LEDGER}-wal").write_bytes(b"")
+    (folder / f"{LEDGER}-shm").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("lose", [removed, emptied])
+async def test_a_lost_ledger_opens_nothing(
+    tmp_path: Path, lose: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, _ = make_key(tmp_path / LEDGER)
+    async with Upstream() as upstream:
+        async with running(tmp_path, upstream) as (url, _):
+            assert "keys" not in await ready(url)
+            assert (await ask(url, plain))[0] == 200
+            lose(tmp_path)
+            await until_told(url, "has lost the keys")
+            assert (await ask(url))[0] == 401
+            assert (await ask(url, plain))[0] == 200  # nobody has removed it
+            assert b"tolmach_keys_missing 1.0" in await metrics(url)
+            assert b"tolmach_keys 1.0" in await metrics(url)
+        [line] = [line for line in capsys.readouterr().err.splitlines() if "has lost the keys" in line]
+        assert json.loads(line)["level"] == "warning"
+        # Started again, nothing is known of them but that they were.
+        async with running(tmp_path, upstream) as (url, _):
+            assert "there were keys" in (await ready(url))["keys"]
+            assert [(await ask(url, key))[0] for key in ("", plain)] == [401, 401]
+            assert (await raw(url, "GET", "/v1/models"))[0] == 401
+            assert b"tolmach_keys_missing 1.0" in await metrics(url)
+            other, _ = make_key(tmp_path / LEDGER)
+            async with asyncio.timeout(PATIENCE):
+                while (await ask(url, other))[0] != 200:  # noqa: ASYNC110 - read by a thread
+                    await asyncio.sleep(0.02)
+            assert "keys" not in await ready(url)
+            assert (await ask(url))[0] == 401
+
+
+async def test_the_last_key_that_is_removed_opens_nothing(tmp_path: Path) -> None:
+    plain, key = make_key(tmp_path / LEDGER)
+    async with Upstream() as upstream:
+        async with running(tmp_path, upstream) as (url, _):
+            change(tmp_path, None, key.id)
+            await until_told(url, "there is none any more")
+            assert [(await ask(url, one))[0] for one in ("", plain)] == [401, 401]
+            assert b"tolmach_keys 0.0" in await metrics(url)
+        async with running(tmp_path, upstream) as (url, _):
+            assert (await ask(url))[0] == 401
+        async with running(tmp_path, upstream, 'keys = "optional"') as (url, _):
+            assert (await ask(url))[0] == 200
+            assert "keys" not in await ready(url)
+
+
+async def test_keys_may_be_required_before_there_is_one(tmp_path: Path) -> None:
+    async with Upstream() as upstream:
+        async with running(tmp_path, upstream) as (url, _):
+            assert (await ask(url))[0] == 200
+        async with running(tmp_path, upstream, 'keys = "required"') as (url, _):
+            assert (await ask(url))[0] == 401
+            assert "there are no keys for callers" in (await ready(url))["keys"]
+
+
+async def test_nothing_is_written_into_a_ledger_that_was_removed(tmp_path: Path) -> None:
+    async with Upstream() as upstream, running(tmp_path, upstream) as (url, gateway):
+        assert (await ask(url, id="before"))[0] == 200
+        assert gateway.ledger is not None
+        async with asyncio.timeout(PATIENCE):
+            while gateway.ledger.written < 2:  # noqa: ASYNC110 - written by a thread
+                await asyncio.sleep(0.02)
+        removed(tmp_path)
+        assert (await ask(url, id="after"))[0] == 200
+        async with asyncio.timeout(PATIENCE):
+            while gateway.ledger.written < 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        database = open_database(tmp_path / LEDGER)
+        assert database.query("SELECT request FROM tolmach_requests") == [("after",)]
+        database.close()
+
+
+async def test_an_idle_gateway_makes_its_ledger_again(tmp_path: Path) -> None:
+    async with Upstream() as upstream, running(tmp_path, upstream):
+        removed(tmp_path)
+        async with asyncio.timeout(PATIENCE):
+            while not (tmp_path / LEDGER).exists():  # noqa: ASYNC110 - made by a thread
+                await asyncio.sleep(0.02)

@@ -2,7 +2,6 @@
 
 import re
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,8 +108,7 @@ def add(
         if any(name in (other.name, other.id) for other in load_keys(database)):
             raise ConfigError(f"there is a key {name!r} already; choose another name, or remove that one first")
         save_key(database, key)
-    if sys.stdout.isatty():
-        say(f"The key {name} (id {key.id}). It is shown only now:", err=True)
+    say(f"The key {name} (id {key.id}) is written to {database.where}. It is shown only now:", err=True)
     say(plain)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from tolmach.access.rules import in_words
 from tolmach.cli.config import config_option
 from tolmach.cli.failures import debug_option
 from tolmach.cli.output import say
@@ -82,6 +83,7 @@ async def _serve(live: LiveSettings, channel: socket.socket | None) -> None:
     ):
         if channel is None:
             say(f"tolmach serves {len(gateway.targets.models())} model names at {url}/v1. Ctrl-C stops it.")
+            say(in_words(len(gateway.callers.keys), required=gateway.callers.need_keys) + ".")
         else:
             _watch(channel, stopping, at_once)
         following = asyncio.ensure_future(follow(gateway, live, reload))
@@ -129,7 +131,7 @@ async def _supervise(live: LiveSettings) -> None:
     """Run the workers as processes of their own on one port."""
     table = live.settings.gateway
     # What cannot be served is said here, once, and not by each of them.
-    check_served(live.settings)
+    callers = check_served(live.settings)
     with reserved(table.host, table.port) as (_, port):
         command = [sys.executable, "-m", "tolmach", "serve", "--host", table.host, "--port", str(port)]
         if live.settings.file is not None:
@@ -140,4 +142,9 @@ async def _supervise(live: LiveSettings) -> None:
             loop.add_signal_handler(number, workers.stop)
         loop.add_signal_handler(signal.SIGHUP, workers.tell, signal.SIGHUP)
         url = url_of(table.host, port)
-        await workers.run(lambda: say(f"tolmach serves with {table.workers} workers at {url}/v1. Ctrl-C stops it."))
+
+        def announce() -> None:
+            say(f"tolmach serves with {table.workers} workers at {url}/v1. Ctrl-C stops it.")
+            say(callers + ".")
+
+        await workers.run(announce)

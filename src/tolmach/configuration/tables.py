@@ -128,6 +128,8 @@ class GatewayTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ...,
     ] = ()
     """Names by which it may be asked besides this machine's own, where it listens on this machine alone."""
+    keys: Annotated[Literal["", "required", "optional"], Meta(description='"required" or "optional"')] = ""
+    """Whether callers need a key while there is none; empty for as soon as there was ever one."""
     admin_key: Annotated[str, Meta(description="a text", extra=SECRET)] = ""
     metrics_key: Annotated[str, Meta(description="a text", extra=SECRET)] = ""
     """Opens `/metrics` and nothing else."""

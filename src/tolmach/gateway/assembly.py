@@ -4,6 +4,7 @@ from functools import partial
 
 from tolmach.access.keys import KeyRing
 from tolmach.access.limits import Limiter
+from tolmach.access.rules import in_words
 from tolmach.chat import Conversation
 from tolmach.configuration import Settings
 from tolmach.gateway.answers.conversations import Conversations, Responses, StoredResponse
@@ -35,7 +36,7 @@ def build(settings: Settings) -> Gateway:
     health = Health()
     circuits = SharedCircuits(state, health) if start.shared else None
     limiter = Limiter(state)
-    callers = Callers(KeyRing(start.keys), limiter, now.prices, required=not start.loopback)
+    callers = Callers(KeyRing(start.known.keys), limiter, now.prices, rule=now.key_rule, ever=start.known.ever)
     telemetry = open_telemetry(start.collector)
     ledger = open_ledger(start.ledger, start.retention_days, now.prices)
 
@@ -60,10 +61,11 @@ def build(settings: Settings) -> Gateway:
     return gateway
 
 
-def check_served(settings: Settings) -> None:
-    """Raises `ConfigError` for what cannot be served as it is configured."""
+def check_served(settings: Settings) -> str:
+    """Who may ask, in words. Raises `ConfigError` for what cannot be served as it is configured."""
     start = AtStart.of(settings)
-    InForce.of(settings, loopback=start.loopback)
+    now = InForce.of(settings, loopback=start.loopback)
+    return in_words(len(start.known.keys), required=now.key_rule.requires(ever=start.known.ever))
 
 
 def _shared_memory(state: State) -> tuple[Conversations, Responses]:

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from tolmach.access.keys import Key, KeyRing, check
 from tolmach.access.limits import Admission, Limiter
+from tolmach.access.rules import KeyRule
 from tolmach.errors import AuthError
 from tolmach.ledger.prices import Prices
 from tolmach.routing.journal import Journal
@@ -47,8 +48,8 @@ class Peek(Struct):
 class Callers:
     """The keys in force and their limits.
 
-    While there is no key at all whoever reaches the gateway may ask, unless one is `required`: where others
-    than this machine reach it, the last key that is taken away lets in nobody.
+    While there is no key at all whoever reaches the gateway may ask, unless the `rule` says otherwise: where others
+    than this machine reach it, or once there was `ever` a key, the last one that is taken away lets in nobody.
     """
 
     def __init__(
@@ -57,19 +58,36 @@ class Callers:
         limiter: Limiter | None = None,
         prices: Prices | None = None,
         *,
-        required: bool = False,
+        rule: KeyRule | None = None,
+        ever: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.keys = keys if keys is not None else KeyRing()
         self.limiter = limiter or Limiter(MemoryState())
         self.prices = prices or Prices()
-        self._required = required
+        self.rule = rule or KeyRule()
+        """May be replaced at any time."""
+        self.ever = ever or len(self.keys) > 0
+        self.lost = False
+        """Whether the keys in force are not in the ledger any more, although nobody has removed them."""
         self._now = now
 
     @property
     def need_keys(self) -> bool:
         """Whether a caller without a key is refused."""
-        return self._required or len(self.keys) > 0
+        return len(self.keys) > 0 or self.rule.requires(ever=self.ever)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the keys; empty when nothing is."""
+        if self.lost:
+            return "the ledger has lost the keys for callers: those known hold on until the gateway is started again"
+        if len(self.keys) or not self.need_keys:
+            return ""
+        gone = (
+            "there were keys for callers, and there is none any more" if self.ever else "there are no keys for callers"
+        )
+        return f"{gone}: nobody may ask until one is made with `tolmach keys add NAME`"
 
     def who(self, headers: Mapping[str, str]) -> Key | None:
         """The caller's key, from `Authorization: Bearer` or `x-api-key`; None where no keys are in force.

@@ -108,7 +108,7 @@ class Gateway:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.router = router or Router()
         self.metrics.health = self.router.health
-        self.callers = callers or Callers()
+        self.callers = self.metrics.callers = callers or Callers()
         self.ledger = self.metrics.ledger = ledger
         self.metrics.state = state
         self.parts: list[Part] = []
@@ -422,6 +422,8 @@ class Gateway:
         said = {"status": "stopping" if self._draining else "ready"}
         if self.problem:
             said["configuration"] = self.problem
+        if self.callers.problem:
+            said["keys"] = self.callers.problem
         await context.send(503 if self._draining else 200, msgspec.json.encode(said))
 
     async def _openapi(self, context: RequestContext) -> None:

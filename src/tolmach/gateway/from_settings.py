@@ -6,14 +6,13 @@ from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
-from tolmach.access.keys import Key
-from tolmach.access.rules import check_workers, require_keys_for
+from tolmach.access.rules import KeyRule, check_workers, require_keys_for
 from tolmach.configuration import GatewayTable, Settings
 from tolmach.errors import ConfigError
 from tolmach.gateway.addresses import is_loopback
 from tolmach.gateway.cors import CorsRules
 from tolmach.gateway.http import ServerLimits
-from tolmach.gateway.key_watch import known_keys
+from tolmach.gateway.key_watch import KnownKeys, known_keys
 from tolmach.gateway.policy import Policy
 from tolmach.gateway.request_target import LOOPBACK_HOSTS
 from tolmach.ledger.prices import Prices, Rate
@@ -34,7 +33,7 @@ class AtStart(Struct, frozen=True, kw_only=True):
     """The address of the state."""
     shared: bool
     """Whether other processes have the same state."""
-    keys: list[Key]
+    known: KnownKeys
     """The callers' keys as they are now."""
     loopback: bool
     """Whether only this machine reaches the gateway."""
@@ -51,13 +50,13 @@ class AtStart(Struct, frozen=True, kw_only=True):
         _check_providers(settings)
         shared, loopback = is_shared(table.state), is_loopback(table.host)
         url = None if ledger.url == "off" else ledger.url
-        keys = [] if url is None else known_keys(url)
-        require_keys_for(table.host, loopback=loopback, keys=len(keys))
-        check_workers(table.workers, shared=shared, limited=any(key.limited for key in keys))
+        known = KnownKeys([], False, False) if url is None else known_keys(url, settings.file)
+        require_keys_for(table.host, loopback=loopback, keys=len(known.keys))
+        check_workers(table.workers, shared=shared, limited=any(key.limited for key in known.keys))
         return cls(
             state=table.state,
             shared=shared,
-            keys=keys,
+            known=known,
             loopback=loopback,
             ledger=url,
             retention_days=ledger.retention_days or None,
@@ -72,6 +71,7 @@ class InForce(Struct, frozen=True, kw_only=True):
     prices: Prices
     limits: ServerLimits
     policy: Policy
+    key_rule: KeyRule
     log_level: str
     secrets: set[str]
     """The texts that no log may show."""
@@ -92,12 +92,15 @@ class InForce(Struct, frozen=True, kw_only=True):
         Raises `ConfigError`.
         """
         _check_providers(settings)
+        rule = KeyRule(setting=settings.gateway.keys, loopback=loopback)
+        rule.check(settings.ledger.url)
         targets = targets_of(settings, previous, opened=opened)
         return cls(
             targets=targets,
             prices=prices_of(settings, targets),
             limits=server_limits(settings.gateway),
             policy=policy(settings.gateway, loopback=loopback),
+            key_rule=rule,
             log_level=settings.gateway.log.level,
             secrets=secrets_of(settings, targets),
         )

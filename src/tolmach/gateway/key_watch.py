@@ -5,8 +5,9 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from tolmach.access.keys import Key
 from tolmach.errors import TolmachError
@@ -14,11 +15,12 @@ from tolmach.gateway.callers import Callers
 from tolmach.gateway.parts import Background
 from tolmach.gateway.telemetry.metrics import SHARED_COUNTS
 from tolmach.ledger.database import Database
+from tolmach.ledger.had_keys import had_keys, is_recorded, note_elsewhere, remember_keys
 from tolmach.ledger.keys import load_keys
-from tolmach.ledger.opening import open_database
+from tolmach.ledger.opening import default_file, open_database
 from tolmach.ledger.queries import usage
 
-__all__ = ["LOOK_SECONDS", "KeyWatch", "known_keys"]
+__all__ = ["LOOK_SECONDS", "KeyWatch", "KnownKeys", "known_keys", "read_keys"]
 
 _log = logging.getLogger("tolmach.gateway")
 
@@ -26,13 +28,36 @@ LOOK_SECONDS = 0.5
 """After so long a key that was made, changed or taken away counts in a gateway that runs."""
 
 
-def known_keys(url: str) -> list[Key]:
-    """The callers' keys in the database of `url`. Raises `StorageError`."""
+class KnownKeys(Struct, frozen=True):
+    """What a ledger says of the callers' keys."""
+
+    keys: list[Key]
+    recorded: bool
+    """Whether the database itself knows that there was a key."""
+    ever: bool
+    """Whether there was one, as far as anybody knows."""
+    where: str = ""
+    """The ledger, for people."""
+
+
+def known_keys(url: str, config: Path | None = None) -> KnownKeys:
+    """The callers' keys in the database of `url`, which `config` names. Raises `StorageError`."""
     database = open_database(url)
     try:
-        return load_keys(database)
+        known = read_keys(database)
+        if known.keys:
+            remember_keys(database)
+        elif not known.ever and config is not None and not url and note_elsewhere(config, default_file()):
+            known = structs.replace(known, ever=True)
     finally:
         database.close()
+    return known
+
+
+def read_keys(database: Database) -> KnownKeys:
+    """Raises `StorageError`."""
+    keys, recorded = load_keys(database), is_recorded(database)
+    return KnownKeys(keys, recorded, bool(keys) or recorded or had_keys(database), database.where)
 
 
 class KeyWatch:
@@ -50,6 +75,8 @@ class KeyWatch:
         self._following = Background(self._follow)
 
     async def start(self) -> None:
+        if self._callers.problem:
+            _log.warning("%s", self._callers.problem)
         await self._seed(list(self._callers.keys))
         await self._following.start()
 
@@ -81,7 +108,7 @@ class KeyWatch:
             try:
                 if database is None:
                     database = await asyncio.to_thread(open_database, self._url)
-                keys = await asyncio.to_thread(load_keys, database)
+                known = await asyncio.to_thread(read_keys, database)
             except TolmachError as error:
                 if not failed:
                     _log.error("the keys cannot be read, those known hold on: %s", error)
@@ -92,8 +119,18 @@ class KeyWatch:
                     database = None
                 continue
             failed = False
-            self._replace(keys)
+            self._take_over(known)
             self._cut_revoked()
+
+    def _take_over(self, known: KnownKeys) -> None:
+        callers, before = self._callers, self._callers.problem
+        callers.ever = callers.ever or known.ever
+        # A ledger that was made anew knows of no key, nor that there was one; where they were removed it does.
+        callers.lost = callers.ever and not known.keys and not known.recorded and len(callers.keys) > 0
+        if not callers.lost:
+            self._replace(known.keys)
+        if callers.problem and callers.problem != before:
+            _log.warning("%s", callers.problem)
 
     def _replace(self, keys: list[Key]) -> None:
         before = {key.id: key for key in self._callers.keys}

@@ -31,6 +31,7 @@ def take_over(gateway: Gateway, now: InForce) -> None:
     gateway.limits = now.limits
     gateway.policy = now.policy
     gateway.callers.prices = now.prices
+    gateway.callers.rule = now.key_rule
     if gateway.ledger is not None:
         gateway.ledger.prices = now.prices
 

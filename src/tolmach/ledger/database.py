@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -19,6 +20,8 @@ class Database(Protocol):
 
     where: str
     """What people may see of its address: no password."""
+    file: Path | None
+    """Where it is a file."""
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> int:
         """Run a statement; gives how many rows it touched."""
@@ -40,6 +43,10 @@ class Database(Protocol):
         ...
 
     def has_table(self, name: str) -> bool: ...
+
+    def verify(self) -> None:
+        """Raises `StorageError` when what is written would be lost: the file was removed, or is another one now."""
+        ...
 
     def close(self) -> None: ...
 

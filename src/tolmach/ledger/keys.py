@@ -5,6 +5,7 @@ import msgspec
 from tolmach.access.keys import Key
 from tolmach.errors import StorageError
 from tolmach.ledger.database import Database
+from tolmach.ledger.had_keys import remember_keys
 
 __all__ = ["load_keys", "remove_key", "save_key"]
 
@@ -17,6 +18,7 @@ def load_keys(database: Database) -> list[Key]:
 
 def save_key(database: Database, key: Key) -> None:
     """Put a key in, in the place of the one with the same id. Raises `StorageError`."""
+    remember_keys(database)
     database.execute(
         "INSERT INTO tolmach_keys (id, data) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET data = excluded.data",
         (key.id, msgspec.json.encode(key).decode()),

@@ -56,6 +56,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE tolmach_keys (id TEXT PRIMARY KEY, data TEXT NOT NULL)",
         "CREATE INDEX tolmach_attempts_at ON tolmach_attempts (at)",
     ),
+    (
+        "CREATE TABLE tolmach_facts (name TEXT PRIMARY KEY)",
+        "INSERT INTO tolmach_facts (name) SELECT 'had keys' WHERE EXISTS (SELECT 1 FROM tolmach_keys)",
+    ),
 )
 """The statements that lead to version 1, 2, ..."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -48,6 +49,7 @@ class PostgresDatabase:
             import psycopg
         except ImportError as error:
             raise missing("the ledger in PostgreSQL needs psycopg", "postgres") from error
+        self.file: Path | None = None
         self.where = without_password(url)
         self._psycopg = psycopg
         self._inserts: dict[str, str] = {}
@@ -94,6 +96,9 @@ class PostgresDatabase:
 
     def has_table(self, name: str) -> bool:
         return bool(self.query("SELECT to_regclass(?) IS NOT NULL", (name,))[0][0])
+
+    def verify(self) -> None:
+        """The server says by itself when it is lost."""
 
     def close(self) -> None:
         with suppress(self._psycopg.Error):  # the server may be gone already

@@ -41,6 +41,8 @@ class SqliteDatabase:
 
     def __init__(self, file: Path) -> None:
         self.where = os.fspath(file)
+        self.file: Path | None = file
+        self._opened: dict[str, tuple[int, int]] = {}
         self._inserts: dict[str, tuple[_Fields, dict[int, str]]] = {}
         with self._translated():
             _make(file)
@@ -50,6 +52,7 @@ class SqliteDatabase:
         try:
             with self._translated():
                 self._set_up()
+                self._opened = {name: _identity(name) for name in _files(self.where) if os.path.exists(name)}
         except StorageError:
             self._connection.close()
             raise
@@ -68,12 +71,29 @@ class SqliteDatabase:
                 time.sleep(0.02)
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}").fetchall()
+        # The first look makes the log and its index.
+        self._connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+
+    def verify(self) -> None:
+        """The file, its log and the log's index are those that were opened, and the file was not emptied."""
+        try:
+            lost = any(_identity(name) != known for name, known in self._opened.items())
+            lost = lost or os.path.getsize(self.where) == 0
+        except FileNotFoundError:
+            lost = True
+        if lost:
+            # SQLite itself would go on writing into what no name leads to any more.
+            raise StorageError(f"ledger: {self.where}: the file was removed, emptied or replaced while it was open")
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> int:
+        if not self._connection.in_transaction:
+            self._verified()
         with self._translated():
             return self._connection.execute(sql, values).rowcount
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        if not self._connection.in_transaction:
+            self._verified()
         with self._translated():
             return self._connection.execute(sql, values).fetchall()
 
@@ -110,6 +130,13 @@ class SqliteDatabase:
                 self._connection.rollback()
             raise
 
+        # What was committed into a file that was removed meanwhile is written again, into a new one.
+        self._verified()
+
+    def _verified(self) -> None:
+        with self._translated():
+            self.verify()
+
     def has_table(self, name: str) -> bool:
         return bool(self.query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)))
 
@@ -126,6 +153,16 @@ class SqliteDatabase:
         except (sqlite3.Error, OSError) as error:
             said = error.strerror if isinstance(error, OSError) else str(error)
             raise StorageError(f"ledger: {self.where}: {said or error}") from error
+
+
+def _files(name: str) -> tuple[str, str, str]:
+    """The database, its write-ahead log, and the log's index."""
+    return name, f"{name}-wal", f"{name}-shm"
+
+
+def _identity(name: str) -> tuple[int, int]:
+    status = os.stat(name)
+    return status.st_dev, status.st_ino
 
 
 def _make(file: Path) -> None:

@@ -35,6 +35,8 @@ _BATCH = 1000
 """Requests in one transaction."""
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 2.0
 """Seconds between attempts to reach a lost database."""
+_LOOK_SECONDS = 1.0
+"""How often it is looked whether the database is still there while there is nothing to write."""
 _FORGET_EVERY = 600.0
 _FORGET_AT_ONCE = 500
 _DAY = 86_400
@@ -161,13 +163,14 @@ class Ledger:
             self._wake.clear()
             self._asleep = True
             if not self._queue and not self._closing.is_set():
-                self._wake.wait(_FORGET_EVERY)
+                self._wake.wait(_LOOK_SECONDS)
             self._asleep = False
         self._closing.wait(_PAUSE)
 
     def _work(self) -> None:
         if self._database is None:
             self._database = self._open(self._url)
+        self._database.verify()
         while self._take():
             self._write(self._database)
         if self._retention is not None and time.monotonic() >= self._forget_at:

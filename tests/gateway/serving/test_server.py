@@ -141,6 +141,7 @@ async def test_others_are_let_in_by_keys_only(demo: Demo, tmp_path: Path):
     assert await refused.ended() == 2
     assert "tolmach keys add" in refused.output
     async with program(tmp_path, demo_config(demo.url, ledger), "--host", "localhost") as served:
+        await served.wait_for("no keys: everyone on this machine may ask.")
         status, _, _ = await raw(served.url.replace("localhost", "127.0.0.1"), "GET", "/metrics")
         assert status == 200
     database = open_database(tmp_path / "ledger.sqlite")
@@ -275,6 +276,7 @@ async def test_with_keys_for_callers_metrics_and_admin_ask_for_theirs_on_this_ma
         assert b"gateway.metrics_key" in (await raw(served.url, "GET", "/metrics"))[2]
     keys = 'admin_key = "the admins own"\nmetrics_key = "the watchers own"'
     async with program(tmp_path, demo_config(demo.url, more, keys)) as served:
+        assert "/v1. Ctrl-C stops it.\n1 key.\n" in await served.wait_for("1 key.")
         for key, expected in ((plain, [401, 401]), ("the admins own", [200, 200]), ("the watchers own", [200, 401])):
             assert await statuses(served.url, key) == expected
         assert (await ask(served.url, "gpt-4o-mini", headers="Authorization: Bearer the watchers own\r\n"))[0] == 401

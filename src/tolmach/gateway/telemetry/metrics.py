@@ -14,7 +14,7 @@ import asyncio
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -26,7 +26,7 @@ from tolmach.routing.health import Health
 from tolmach.routing.journal import Attempt, Journal
 from tolmach.version import __version__
 
-__all__ = ["SHARED_COUNTS", "Metrics", "Sharing", "Writing"]
+__all__ = ["SHARED_COUNTS", "Asking", "Metrics", "Sharing", "Writing"]
 
 SHARED_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable with the folder of the counts that workers share; prometheus-client's own."""
@@ -58,11 +58,21 @@ class Sharing(Protocol):
     def healthy(self) -> bool: ...
 
 
+class Asking(Protocol):
+    """What is told of the callers' keys."""
+
+    @property
+    def keys(self) -> Sized: ...
+
+    @property
+    def problem(self) -> str: ...
+
+
 class Metrics:
     """The counters of one gateway, in a registry of their own. Used by one thread.
 
     `configured` says which targets are counted by name; by default all, for those who make up no names.
-    `health`, `ledger` and `state` are looked at whenever the metrics are asked for, where they are set.
+    `callers`, `health`, `ledger` and `state` are looked at whenever the metrics are asked for, where they are set.
     """
 
     content_type = CONTENT_TYPE_LATEST
@@ -72,6 +82,7 @@ class Metrics:
         self.health: Health | None = None
         self.ledger: Writing | None = None
         self.state: Sharing | None = None
+        self.callers: Asking | None = None
         self.open_streams = Level()
         self._targets: dict[str, TargetTally] = {}
         self._cancelled: dict[str, int] = {}
@@ -131,6 +142,12 @@ class Metrics:
             "tolmach_state_healthy", "0 while the server of the shared state is not reached.", "livemin"
         )
         self._state_healthy.set(1)
+        self._keys = self._gauge("tolmach_keys", "Keys of callers in force.", "livemax")
+        self._keys_missing = self._gauge(
+            "tolmach_keys_missing",
+            "1 while a key is needed and there is none, or the ledger has lost those that there were.",
+            "livemax",
+        )
         self._broken = self._gauge(
             "tolmach_config_reload_failed", "1 while the configuration as it stands is not in force.", "livemax"
         )
@@ -260,6 +277,9 @@ class Metrics:
             self._settle_ledger(self.ledger)
         if self.state is not None:
             self._state_healthy.set(1 if self.state.healthy else 0)
+        if self.callers is not None:
+            self._keys.set(len(self.callers.keys))
+            self._keys_missing.set(1 if self.callers.problem else 0)
 
     def _settle_target(self, tally: TargetTally) -> None:
         name = tally.name
