@@ -11,7 +11,7 @@ import pytest
 from tolmach.chat import ChatRequest, Conversation, Delta, Done, Message
 from tolmach.demo import Demo
 from tolmach.demo.pages import PAGES, DemoPage, Outcome, markup
-from tolmach.errors import AuthError, ChallengeRequired, ProtocolDrift, StaleSession, TolmachError
+from tolmach.errors import AuthError, ChallengeRequired, StaleSession, TolmachError
 from tolmach.protocols import create
 from tolmach.protocols.base import Site
 from tolmach.session import Session
@@ -22,7 +22,7 @@ from tolmach.wire import Request
 ERRORS: dict[Outcome, type[TolmachError]] = {
     "no-guests": AuthError,
     "stale": StaleSession,
-    "login": ProtocolDrift,
+    "login": AuthError,
     "challenge": ChallengeRequired,
 }
 

@@ -159,6 +159,7 @@ def find_ai_power(sight: Sight, known: Known) -> Iterator[Found]:
             page=sight.url,
             version=known.versions.get(GPT3, "") or version or "up to 1.9",
             bot=str(widget.bot_id),
+            name=_name(node.attributes.get("data-ai-name") or ""),
             kind="popup" if floating else "inline",
             greeting="" if greeting is None else " ".join(greeting.text().split()),
             stream=node.attributes.get("data-openai_stream_nav") == "1",

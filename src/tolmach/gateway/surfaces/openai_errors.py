@@ -68,7 +68,7 @@ _ERRORS: dict[type[TolmachError], tuple[str, str | None]] = {
 }
 """Type and code; the first that fits counts."""
 
-_FIXED = (ModelNotFound, UnsupportedFeature, ContextTooLong)
+_FIXED = (ModelNotFound, UnsupportedFeature, ContextTooLong, AssistantGone)
 """Errors whose code callers rely on, whatever code the service gave."""
 
 _QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached"})

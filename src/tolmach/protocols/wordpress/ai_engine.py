@@ -475,7 +475,10 @@ _CODES: dict[str, Callable[[_EngineAnswer, str, str], TolmachError]] = {
     "rest_forbidden": lambda answer, text, code: answer.stale(text, code),
     "rest_not_logged_in": lambda answer, text, code: AuthError(text, status=answer.head.status, code=code),
     "rest_no_route": lambda answer, text, code: AssistantGone(
-        text, missing=_SUBMIT, status=answer.head.status, code=code
+        f"the site does not know the chat's route, so the plugin is switched off: {text}",
+        missing=_SUBMIT,
+        status=answer.head.status,
+        code=code,
     ),
     "internal_server_error": lambda answer, text, code: ProviderUnavailable(text, status=answer.head.status, code=code),
 }

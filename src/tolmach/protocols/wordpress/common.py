@@ -20,6 +20,7 @@ from tolmach.chat import Conversation, Event, FinishReason, Notice, Usage
 from tolmach.decoding import ServerSentEvent, ServerSentEvents, find_json, plain_text
 from tolmach.errors import (
     AssistantGone,
+    AuthError,
     ContextTooLong,
     ProtocolDrift,
     ProviderError,
@@ -154,9 +155,14 @@ def parse_html(body: bytes) -> "LexborHTMLParser":
 _SHORTCODE = re.compile(rb"\[(?:mwai_chat|wpaicg_chat|aipkit_chat)\w*")
 
 
-def no_widget(page: Response, missing: str) -> ProtocolDrift:
-    """The error for a page without a chat: `AssistantGone` when the plugin's raw shortcode stands in it."""
+def no_widget(page: Response, missing: str) -> ProviderError:
+    """The error for a page without a chat: `ProtocolDrift`, or what stands in its place.
+
+    `AuthError` where it is a login or asks for a password, `AssistantGone` when the plugin's raw shortcode stands in it.
+    """
     head = page.head
+    if urlsplit(head.url).path.endswith("/wp-login.php") or b"post-password-form" in page.body:
+        return AuthError("the page is behind a login or a password", status=head.status, code="login")
     if shortcode := _SHORTCODE.search(page.body):
         text = f"the chat plugin is switched off: the page shows its raw shortcode {shortcode[0].decode()}...]"
         return AssistantGone(text, missing=missing, status=head.status)
