@@ -158,7 +158,7 @@ _SHORTCODE = re.compile(rb"\[(?:mwai_chat|wpaicg_chat|aipkit_chat)\w*")
 def no_widget(page: Response, missing: str) -> ProviderError:
     """The error for a page without a chat: `ProtocolDrift`, or what stands in its place.
 
-    `AuthError` where it is a login or asks for a password, `AssistantGone` when the plugin's raw shortcode stands in it.
+    `AuthError` where it is a login or asks for a password, `AssistantGone` where it shows the plugin's raw shortcode.
     """
     head = page.head
     if urlsplit(head.url).path.endswith("/wp-login.php") or b"post-password-form" in page.body:
