@@ -31,6 +31,7 @@ def test_refusals_are_those_of_the_code() -> None:
         "model_not_found",
         "rate_limit_exceeded",
         "insufficient_quota",
+        "unpriced_model",
     }
     assert {code for code in told if f'"{code}"' not in source} == set()
 

@@ -154,3 +154,29 @@ def test_the_wait_of_a_refusal_is_kept():
     error = read(call("anthropic", {}).decoder(head), [body]).error
     assert isinstance(error, RateLimited)
     assert error.retry_after == 7
+
+
+@pytest.mark.parametrize(
+    ("family", "api", "options", "said", "sent"),
+    [
+        ("openai", "openai", {}, {}, {"max_tokens": 77}),
+        ("openai", "openai", {}, {"max_tokens": -1, "n_predict": -1}, {"max_tokens": 77}),
+        ("openai", "openai", {"max_tokens_field": "max_completion_tokens"}, {}, {"max_completion_tokens": 77}),
+        ("openai-responses", "responses", {}, {"max_output_tokens": None}, {"max_output_tokens": 77}),
+        ("anthropic", "anthropic", {}, {}, {"max_tokens": 77}),
+        ("anthropic", "anthropic/count_tokens", {}, {}, {}),
+        ("openai", "embeddings", {}, {}, {}),
+    ],
+)
+def test_an_answer_may_be_limited(family: str, api: str, options: Any, said: Any, sent: Any):
+    protocol = create(family, options)
+    assert isinstance(protocol, Forwarding)
+    site = Site(name="Api", url="https://api.test/v1", protocol=protocol)
+    body = json.dumps({"model": "m", "x": 1, **said}).encode()
+    asked = protocol.forward(api, site, body, "own", new_state(), {}, 77).request
+    assert json.loads(asked.body) == {"model": "own", "x": 1, **sent}
+    assert json.loads(protocol.forward(api, site, body, "own", new_state()).request.body) == {
+        "model": "own",
+        "x": 1,
+        **said,
+    }

@@ -71,7 +71,7 @@ class Admission:
     Both return at once, may be called twice, and may be called where a task is being cancelled.
     """
 
-    __slots__ = ("_at", "_holder", "_limiter", "_open", "_outcome", "_plan", "_wants", "key")
+    __slots__ = ("_further", "_holder", "_limiter", "_open", "_outcome", "_plan", "_wants", "key")
 
     def __init__(self, limiter: "Limiter", plan: _Plan, wants: Sequence[Want], outcome: Outcome, holder: str) -> None:
         self.key = plan.key
@@ -80,7 +80,18 @@ class Admission:
         self._wants = wants
         self._outcome = outcome
         self._holder = holder
+        self._further: list[tuple[Sequence[Want], float]] = []
         self._open = True
+
+    async def more(self, tokens: int, cost: int) -> None:
+        """Reserve more for the same question. Raises `LimitReached`, and what was reserved before stays so."""
+        wants, outcome = await self._limiter.take_more(self._plan, tokens, cost)
+        if not wants:
+            return
+        if self._open:
+            self._further.append((wants, outcome.at))
+        else:  # it ended while this was asked
+            self._limiter.state.settle(wants, [0] * len(wants), outcome.at)
 
     def settle(self, tokens: int, cost: int | None) -> None:
         """The answer's tokens, question and all, and what they cost in millionths of a US dollar, if that is known."""
@@ -91,6 +102,8 @@ class Admission:
             1 if kind == "requests" else max(tokens if kind == "tokens" else cost or 0, 0) for kind in self._plan.kinds
         ]
         self._limiter.state.settle(self._wants, amounts, self._outcome.at)
+        for wants, at in self._further:
+            self._limiter.state.settle(wants, [0] * len(wants), at)
 
     def release(self) -> None:
         """Give back the tokens and the money, and let the stream go; that it was a request stays counted."""
@@ -168,6 +181,18 @@ class Limiter:
             self.close_drained(plan.streams, holder)
         return self._admitted(plan, wants, outcome, holder)
 
+    async def take_more(self, plan: _Plan, tokens: int, cost: int) -> tuple[Sequence[Want], Outcome]:
+        """Take tokens and money for a question that is let in already. Raises `LimitReached`."""
+        wants = self._wants(plan, self._now(), tokens, cost, request=False)
+        state = self.state
+        if isinstance(state, MemoryState):
+            outcome = state.take_if_below_now(wants)
+        else:
+            outcome = await state.take_if_below(wants) if wants else _NOTHING
+        if outcome.refused >= 0:
+            raise _refusal(plan, wants, outcome)
+        return wants, outcome
+
     def close_drained(self, streams: str, holder: str) -> None:
         """End a stream's lease."""
         self._held.pop((streams, holder), None)
@@ -209,10 +234,10 @@ class Limiter:
             plan = self._plans[key.id] = _plan_of(key)
         return plan
 
-    def _wants(self, plan: _Plan, now: float, tokens: int, cost: int) -> list[Want]:
+    def _wants(self, plan: _Plan, now: float, tokens: int, cost: int, request: bool = True) -> list[Want]:
         key = plan.key
         wants = []
-        if plan.requests is not None:
+        if request and plan.requests is not None:
             wants.append(plan.requests)
         if plan.tokens is not None:
             wants.append(Want(plan.tokens.key, max(tokens, 0), plan.tokens.limit, MINUTE))
@@ -289,7 +314,8 @@ def _no_stream(plan: _Plan) -> LimitReached:
 
 
 def _refusal(plan: _Plan, wants: Sequence[Want], outcome: Outcome) -> LimitReached:
-    want, kind = wants[outcome.refused], plan.kinds[outcome.refused]
+    # Where more is taken for a request that is counted already, the kinds begin behind it.
+    want, kind = wants[outcome.refused], plan.kinds[outcome.refused - len(wants)]
     headers = _headers(plan, wants, outcome)
     if want.fixed:
         budget = want.limit / 1_000_000
@@ -305,7 +331,7 @@ def _refusal(plan: _Plan, wants: Sequence[Want], outcome: Outcome) -> LimitReach
 
 def _headers(plan: _Plan, wants: Sequence[Want], outcome: Outcome) -> Headers:
     headers: Headers = []
-    for kind, want, used in zip(plan.kinds, wants, outcome.used, strict=True):
+    for kind, want, used in zip(plan.kinds[len(plan.kinds) - len(wants) :], wants, outcome.used, strict=True):
         if want.fixed:
             continue
         headers += [

@@ -6,6 +6,7 @@ from msgspec import Meta, Struct, field
 
 __all__ = [
     "SECRET",
+    "BudgetsTable",
     "Cors",
     "EgressTable",
     "GatewayTable",
@@ -107,6 +108,15 @@ class TimeoutsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How long answers under way may go on when the gateway is told to stop."""
 
 
+class BudgetsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[gateway.budgets]`: what holds for keys with a budget."""
+
+    answer_tokens: Count = 4096
+    """The limit that is put into a question without one, so that its answer costs no more than is reserved."""
+    priced_only: Yes = False
+    """Whether they may only ask for models whose price is known."""
+
+
 class GatewayTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[gateway]`."""
 
@@ -143,6 +153,7 @@ class GatewayTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = ""
     """Where limits, budgets and what is remembered stand; empty for this process alone."""
     limits: LimitsTable = LimitsTable()
+    budgets: BudgetsTable = BudgetsTable()
     cors: Cors = Cors()
     egress: EgressTable = EgressTable()
     log: LogTable = LogTable()
@@ -226,6 +237,8 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What is emulated where the service has none of it."""
     prefill: Yes = False
     """Whether its models go on from a last message of the assistant, as a prefill."""
+    answer_tokens: Count | None = None
+    """The limit that is put into a question without one of a key with a budget; None for the gateway's."""
     options: dict[str, Any] = field(default_factory=dict)
     """The protocol's own."""
     hidden: frozenset[str] = frozenset()

@@ -1,48 +1,18 @@
 """Who asks: callers known by their keys, and held to what these allow."""
 
-import re
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
-
-from msgspec import Struct
+from collections.abc import Callable, Mapping, Sequence
 
 from tolmach.access.keys import Key, KeyRing, check
-from tolmach.access.limits import Admission, Limiter
+from tolmach.access.limits import Limiter
 from tolmach.access.rules import KeyRule
-from tolmach.errors import AuthError
+from tolmach.errors import AuthError, Refused
+from tolmach.gateway.reservations import Budgets, Peek, Reservation, Wanted, question_tokens
 from tolmach.ledger.prices import Prices
-from tolmach.routing.journal import Journal
-from tolmach.routing.targets import Plan
+from tolmach.routing.targets import Plan, Target
 from tolmach.state import MemoryState
 
-__all__ = ["Callers", "Peek"]
-
-_RESERVED = 1024
-"""Tokens that are held for an answer whose length nobody has limited; less where the limit of the key is low."""
-
-_PART_OF_LIMIT = 8
-_BYTES_PER_TOKEN = 3
-"""Of a body: fewer than a token has, so that what is reserved is rather too much."""
-
-_ENCODED = re.compile(rb"[A-Za-z0-9+/=_-]{4096,}")
-"""A picture or another file in a body, by its BASE64."""
-_ENCODED_TOKENS = 1000
-_ENCODED_BYTES_PER_TOKEN = 100
-"""A picture has some hundreds or thousands of tokens, and no text of a megabyte."""
-
-_MOST_ANSWERS = 128
-
-
-class Peek(Struct):
-    """As much of a body as decides where it goes, and what it may cost."""
-
-    model: str
-    stream: bool | None = None
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
-    max_output_tokens: Any = None
-    n: Any = None
+__all__ = ["Callers"]
 
 
 class Callers:
@@ -65,6 +35,7 @@ class Callers:
         self.keys = keys if keys is not None else KeyRing()
         self.limiter = limiter or Limiter(MemoryState())
         self.prices = prices or Prices()
+        self.budgets = Budgets()
         self.rule = rule or KeyRule()
         """May be replaced at any time."""
         self.ever = ever or len(self.keys) > 0
@@ -115,40 +86,28 @@ class Callers:
             return error
         return None
 
-    async def admit(self, key: Key, peek: Peek, plan: Plan, body: bytes, *, answered: bool = True) -> Admission:
-        """Let a question in; `answered` says whether its answer has tokens: vectors have none.
+    async def admit(self, key: Key, peek: Peek, plan: Plan, body: bytes, asked: Wanted | None) -> Reservation:
+        """Let a question in; `asked` is None where its answer has no tokens: vectors have none.
 
-        Raises `AuthError`, `ModelNotFound` and `RateLimited` (`LimitReached`).
+        Raises `AuthError`, `ModelNotFound`, `Refused` and `RateLimited` (`LimitReached`).
         """
-        tokens = _question_tokens(body)
-        answer = _answer_tokens(peek, key) if answered else 0
-        cost = None
-        if key.budget_day is not None or key.budget_month is not None:
-            cost = self.prices.cost(plan.first.name, tokens, answer)
-        return await self.limiter.admit(key, peek.model, tokens + answer, cost or 0)
+        reservation = Reservation(key, question_tokens(body), asked, self.prices, self.budgets)
+        targets = list({choice.target: plan.targets[choice.id] for choice in plan.choices}.values())
+        if reservation.budget and self.budgets.priced_only:
+            self._check_priced(targets, answered=asked is not None)
+        # Who is asked first is known where they are asked in order.
+        first = targets[:1] if plan.rules.strategy == "failover" else targets
+        cost = max(map(reservation.cost_of, first))
+        admission = await self.limiter.admit(key, peek.model, reservation.tokens, cost)
+        reservation.hold(admission, cost)
+        return reservation
 
-    def spent(self, journal: Journal) -> tuple[int, int]:
-        """What the attempts at a question took that are settled: tokens, and millionths of a US dollar where known."""
-        tokens = cost = 0
-        for attempt in journal.attempts:
-            if (usage := attempt.usage) is not None:
-                tokens += usage.prompt_tokens + usage.completion_tokens
-                name, cached = attempt.target.name, usage.cached_tokens
-                cost += self.prices.cost(name, usage.prompt_tokens, usage.completion_tokens, cached) or 0
-        return tokens, cost
-
-
-def _question_tokens(body: bytes) -> int:
-    """About how many tokens a body has, rather too many."""
-    files = [len(file) for file in _ENCODED.findall(body)]
-    text = (len(body) - sum(files)) // _BYTES_PER_TOKEN + 1
-    return text + sum(_ENCODED_TOKENS + size // _ENCODED_BYTES_PER_TOKEN for size in files)
-
-
-def _answer_tokens(peek: Peek, key: Key) -> int:
-    """How many tokens the answers may have, as their caller says, or by what is usual."""
-    limit = key.tokens_per_minute
-    usual = _RESERVED if limit is None else min(_RESERVED, limit // _PART_OF_LIMIT)
-    said = (peek.max_completion_tokens, peek.max_tokens, peek.max_output_tokens)
-    each = next((value for value in said if isinstance(value, int) and value > 0), usual)
-    return each * (peek.n if isinstance(peek.n, int) and 0 < peek.n <= _MOST_ANSWERS else 1)
+    def _check_priced(self, targets: Sequence[Target], *, answered: bool) -> None:
+        for target in targets:
+            if self.prices.cost(target.name, 1, 1 if answered else 0) is None:
+                raise Refused(
+                    f"this key has a budget, and what {target.name} costs is not known here: give it a price, as "
+                    f'[prices."{target.name}"] in the configuration, or ask with a key without a budget',
+                    status=403,
+                    code="unpriced_model",
+                )

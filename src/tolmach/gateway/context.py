@@ -6,10 +6,9 @@ import secrets
 import time
 from collections.abc import Iterable
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 from tolmach.access.keys import Key
-from tolmach.access.limits import Admission
 from tolmach.chat import Event, Notice, Usage
 from tolmach.errors import AuthError, TolmachError
 from tolmach.gateway.http import Headers, Incoming, Reply, Writer
@@ -19,7 +18,7 @@ from tolmach.gateway.telemetry.transcript import Transcript
 from tolmach.routing.journal import Attempt, Journal
 from tolmach.routing.targets import Plan, Target
 
-__all__ = ["JSON", "RequestContext"]
+__all__ = ["JSON", "Held", "RequestContext"]
 
 JSON = ("content-type", "application/json")
 _EVENT_STREAM = [("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache")]
@@ -33,6 +32,19 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _NOT_VISIBLE = re.compile(r"[^\x20-\x7e]")
 
 
+class Held(Protocol):
+    """What is reserved for a question by the limits of its caller's key."""
+
+    def limit_for(self, target: Target) -> int | None:
+        """The limit that is put into the question for this target; None where it stays as its caller wrote it."""
+
+    def grow(self, tokens: int) -> None:
+        """The question turns out to have so many tokens."""
+
+    def settle(self, journal: Journal) -> None:
+        """The question is over: what its attempts took counts."""
+
+
 class RequestContext:
     """A request and its reply. `user` says whose stored answers and conversations it may go on from.
 
@@ -44,7 +56,6 @@ class RequestContext:
     """
 
     __slots__ = (
-        "admission",
         "complete",
         "error",
         "gone",
@@ -56,6 +67,7 @@ class RequestContext:
         "model",
         "plan",
         "reply",
+        "reservation",
         "revoked",
         "size",
         "started",
@@ -84,7 +96,7 @@ class RequestContext:
         self.plan: Plan | None = None
         self.journal = Journal(self.started)
         self.key: Key | None = None
-        self.admission: Admission | None = None
+        self.reservation: Held | None = None
         self.user = ""
         self.status = 0
         self.streamed = False
@@ -100,6 +112,10 @@ class RequestContext:
         """Seconds until the first token of the answer; None while there is none."""
         attempt = next((one for one in reversed(self.journal.attempts) if one.first is not None), None)
         return None if attempt is None else attempt.first
+
+    def limit_for(self, target: Target) -> int | None:
+        """The limit of an answer that is put into the question for this target; None for none but its caller's."""
+        return None if self.reservation is None else self.reservation.limit_for(target)
 
     def public_error(self, error: TolmachError, target: Target | None) -> TolmachError:
         """The error as the caller may see it; `target` is the one that gave it."""

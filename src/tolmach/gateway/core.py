@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
+from functools import partial
 
 import msgspec
 
@@ -19,7 +20,7 @@ from tolmach.errors import AuthError, BadRequest, ModelNotFound, ProviderUnavail
 from tolmach.gateway.answers.answering import Answering
 from tolmach.gateway.answers.conversations import Conversations, Responses
 from tolmach.gateway.answers.spent import settle_all
-from tolmach.gateway.callers import Callers, Peek
+from tolmach.gateway.callers import Callers
 from tolmach.gateway.context import JSON, RequestContext
 from tolmach.gateway.cors import is_foreign
 from tolmach.gateway.explain import explained_body
@@ -38,9 +39,10 @@ from tolmach.gateway.openapi import document_body
 from tolmach.gateway.parts import Part
 from tolmach.gateway.policy import Policy
 from tolmach.gateway.request_target import check_host, is_canonical
+from tolmach.gateway.reservations import Peek, Wanted, wanted
 from tolmach.gateway.surfaces.anthropic import AnthropicSurface
 from tolmach.gateway.surfaces.base import Asked, Label, Surface
-from tolmach.gateway.surfaces.bodies import LONGEST_MODEL, check_depth, wrong
+from tolmach.gateway.surfaces.bodies import LONGEST_MODEL, check_depth, check_shape, read_object, wrong
 from tolmach.gateway.surfaces.embeddings import parse_embeddings
 from tolmach.gateway.surfaces.openai import OpenAISurface
 from tolmach.gateway.surfaces.responses import ResponsesSurface
@@ -173,9 +175,8 @@ class Gateway:
         settle_all(context.journal)
         if context.gone and context.usage is None and context.journal.attempts:
             context.usage = context.journal.attempts[-1].usage
-        admission = context.admission
-        if admission is not None:
-            admission.settle(*self.callers.spent(context.journal))
+        if context.reservation is not None:
+            context.reservation.settle(context.journal)
         self.metrics.tried(context.journal)
         for observer in self.observers:
             observer(context)
@@ -342,12 +343,12 @@ class Gateway:
         try:
             peek = _PEEK.decode(body)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            # The surface knows what to say about it.
-            peek = Peek(surface.parse(body).model)
-        plan = await self._let_in(context, peek, body)
+            surface.parse(body)  # the surface knows what to say about it
+            peek = check_shape(read_object(body), Peek)
+        plan = await self._let_in(context, peek, body, wanted(peek))
         await self._answering.answer(context, surface, plan, body, bool(peek.stream))
 
-    async def _let_in(self, context: RequestContext, peek: Peek, body: bytes, *, answered: bool = True) -> Plan:
+    async def _let_in(self, context: RequestContext, peek: Peek, body: bytes, asked: Wanted | None = None) -> Plan:
         """The plan for what is asked, if the caller's key allows it. Raises `ModelNotFound` and what `admit` does."""
         if len(peek.model) > LONGEST_MODEL:
             raise wrong("model", f"it has more than {LONGEST_MODEL} characters")
@@ -355,8 +356,9 @@ class Gateway:
         key = context.key
         plan = self._plan(key, peek.model)
         if key is not None and key.limited:
-            admission = context.admission = await self.callers.admit(key, peek, plan, body, answered=answered)
-            context.headers += admission.headers()
+            reservation = context.reservation = await self.callers.admit(key, peek, plan, body, asked)
+            context.headers += reservation.headers()
+            context.journal.permit = partial(reservation.permit, context.journal)
         return plan
 
     def _plan(self, key: Key | None, model: str) -> Plan:
@@ -375,14 +377,14 @@ class Gateway:
             # The surface knows what to say about it.
             await context.send(200, self._anthropic.count(body))
             return
-        plan = await self._let_in(context, peek, body, answered=False)
+        plan = await self._let_in(context, peek, body)
         if _COUNT in plan.first.forwards:
             await self._answering.pass_on(context, self._anthropic, plan, body, _COUNT)
         else:
             await context.send(200, self._anthropic.count(body))
 
     async def _embeddings(self, context: RequestContext, body: bytes) -> None:
-        plan = await self._let_in(context, Peek(parse_embeddings(body).model), body, answered=False)
+        plan = await self._let_in(context, Peek(parse_embeddings(body).model), body)
         await self._answering.pass_on(context, self._openai, plan, body, "embeddings")
 
     # The rest

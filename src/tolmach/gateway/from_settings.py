@@ -15,6 +15,7 @@ from tolmach.gateway.http import ServerLimits
 from tolmach.gateway.key_watch import KnownKeys, known_keys
 from tolmach.gateway.policy import Policy
 from tolmach.gateway.request_target import LOOPBACK_HOSTS
+from tolmach.gateway.reservations import Budgets
 from tolmach.ledger.prices import Prices, Rate
 from tolmach.protocols.base import Site
 from tolmach.providers.base import Access, open_session
@@ -69,6 +70,7 @@ class InForce(Struct, frozen=True, kw_only=True):
 
     targets: Targets
     prices: Prices
+    budgets: Budgets
     limits: ServerLimits
     policy: Policy
     key_rule: KeyRule
@@ -98,6 +100,7 @@ class InForce(Struct, frozen=True, kw_only=True):
         return cls(
             targets=targets,
             prices=prices_of(settings, targets),
+            budgets=Budgets(settings.gateway.budgets.answer_tokens, settings.gateway.budgets.priced_only),
             limits=server_limits(settings.gateway),
             policy=policy(settings.gateway, loopback=loopback),
             key_rule=rule,

@@ -32,6 +32,7 @@ def take_over(gateway: Gateway, now: InForce) -> None:
     gateway.policy = now.policy
     gateway.callers.prices = now.prices
     gateway.callers.rule = now.key_rule
+    gateway.callers.budgets = now.budgets
     if gateway.ledger is not None:
         gateway.ledger.prices = now.prices
 

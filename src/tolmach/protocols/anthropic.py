@@ -51,7 +51,7 @@ from tolmach.protocols.options import (
     tool_input,
     unsupported,
 )
-from tolmach.protocols.passed_on import read_fields, written
+from tolmach.protocols.passed_on import limited, read_fields, written
 from tolmach.protocols.usage import count, counted, share
 from tolmach.wire import Call, Decoder, Handshake, Head, Limits, Request
 
@@ -99,7 +99,14 @@ class Anthropic(Direct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return Call(request, lambda head: _MessageAnswer(head, state.limits, state.now, make_id, notices))
 
     def forward(
-        self, api: str, site: Site, body: bytes, model: str, state: SessionState, headers: Mapping[str, str] = {}
+        self,
+        api: str,
+        site: Site,
+        body: bytes,
+        model: str,
+        state: SessionState,
+        headers: Mapping[str, str] = {},
+        limit: int | None = None,
     ) -> Call:
         made = self._headers(site, "application/json, text/event-stream")
         if version := headers.get("anthropic-version"):
@@ -111,7 +118,9 @@ class Anthropic(Direct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if api != "anthropic":
             parts = urlsplit(url)
             url, watch = parts._replace(path=f"{parts.path}/count_tokens").geturl(), _CountWatch
-        request = Request("POST", url, made, written(read_fields(body), model=model))
+        fields = read_fields(body)
+        others = limited(fields, "max_tokens", limit) if watch is _MessageWatch else {}
+        request = Request("POST", url, made, written(fields, model=model, **others))
         return Call(request, lambda head: watch(head, state.limits, state.now))
 
     def list_models(self, site: Site, state: SessionState) -> Listing:

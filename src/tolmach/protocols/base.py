@@ -183,11 +183,19 @@ class Forwarding(Protocol):
         """The headers of the caller that go along with a body, in lower case; no other does."""
 
     def forward(
-        self, api: str, site: Site, body: bytes, model: str, state: SessionState, headers: Mapping[str, str] = {}
+        self,
+        api: str,
+        site: Site,
+        body: bytes,
+        model: str,
+        state: SessionState,
+        headers: Mapping[str, str] = {},
+        limit: int | None = None,
     ) -> Call:
         """The call for this body, in which only the model is another; its decoder only watches.
 
-        `headers` are those of the caller that are listed.
+        `headers` are those of the caller that are listed. `limit` is the most tokens of an answer; None for what the
+        body says.
         Raises `BadRequest` for a body that is no JSON object.
         """
 

@@ -4,7 +4,7 @@ import msgspec
 
 from tolmach.errors import BadRequest
 
-__all__ = ["Fields", "given", "read_fields", "written"]
+__all__ = ["Fields", "given", "limited", "read_fields", "written"]
 
 Fields = dict[str, msgspec.Raw]
 """The fields of a JSON object, each as it was written."""
@@ -21,6 +21,15 @@ def read_fields(body: bytes) -> Fields:
 def given(fields: Fields, *names: str) -> bool:
     """Whether any of these fields says something: `null` says nothing."""
     return any(name in fields and bytes(fields[name]) != b"null" for name in names)
+
+
+def limited(fields: Fields, name: str, limit: int | None, *names: str) -> dict[str, int]:
+    """The field `name` with the most tokens of an answer, in place of what the fields of these `names` say."""
+    if limit is None:
+        return {}
+    for other in names:
+        fields.pop(other, None)
+    return {name: limit}
 
 
 def written(fields: Fields, **others: object) -> bytes:

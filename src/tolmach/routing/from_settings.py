@@ -49,6 +49,7 @@ def _provider(row: ProviderTable, gateway: GatewayTable, reach: Callable[[Access
         ),
         more_keys=row.keys[1:],
         prefill=row.prefill,
+        answer_tokens=row.answer_tokens,
     )
 
 

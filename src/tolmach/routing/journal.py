@@ -1,7 +1,7 @@
 """What was tried for one question: the attempts with their times and outcomes, and who was passed over and why."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from msgspec import Struct
@@ -97,11 +97,13 @@ class Journal:
     `total` is how many seconds all of them together may take; None for no limit.
     """
 
-    __slots__ = ("attempts", "failed", "skipped", "started", "total")
+    __slots__ = ("attempts", "failed", "permit", "skipped", "started", "total")
 
     def __init__(self, started: float | None = None) -> None:
         self.started = time.monotonic() if started is None else started
         self.total: float | None = None
+        self.permit: Callable[[Target], Awaitable[None]] | None = None
+        """Asked before each attempt, where somebody pays for them. Raises what the question ends in without it."""
         self.attempts: list[Attempt] = []
         self.failed: list[Failed] = []
         self.skipped: list[tuple[float, Skipped]] = []

@@ -55,7 +55,8 @@ class Router:
     async def begin(self, plan: Plan, journal: Journal, open: Open[T], *, goes_on: bool = False) -> T:
         """What the first target to give a token opened; with `goes_on` where the caller has a part of an answer.
 
-        Raises the last failure when the policy gives up; each attempt stands in the journal.
+        Raises the last failure when the policy gives up, and what `journal.permit` raises; each attempt stands in
+        the journal.
         """
         if journal.total is None:
             journal.total = plan.first.timeouts.total
@@ -78,6 +79,8 @@ class Router:
                 journal.passed_over(step.skipped)
             if step.wait:
                 await asyncio.sleep(step.wait)
+            if journal.permit is not None:
+                await journal.permit(plan.targets[step.choice.id])
             if plan.rules.hedge_after is not None and not journal.failed and len(plan.choices) > 1:
                 opened = await self._hedged(plan, journal, open, step, plan.rules.hedge_after)
                 if opened is not None:
@@ -177,7 +180,7 @@ class Router:
         won: asyncio.Future[T] | None = None
         try:
             done, _ = await asyncio.wait(racing, timeout=after)
-            if not done and (second := self._beside(plan, step.choice)) is not None:
+            if not done and (second := await self._beside(plan, journal, step.choice)) is not None:
                 racing.append(
                     asyncio.ensure_future(
                         self._ask(plan, journal, open, second, f"{step.choice.target} gave no token for {after:g} s")
@@ -204,14 +207,19 @@ class Router:
                 with suppress(TolmachError):  # it was not wanted any more
                     await close()
 
-    def _beside(self, plan: Plan, running: Choice) -> Ask | None:
-        """The next target that is no key of the one that runs."""
+    async def _beside(self, plan: Plan, journal: Journal, running: Choice) -> Ask | None:
+        """The next target that is no key of the one that runs, if it may be asked at once."""
         others = tuple(choice for choice in plan.choices if choice.target != running.target)
         if not others or plan.rules.attempts < 2:
             return None
         step = next_step(plan.rules, others, (), self.health, self._clock(), self._chance, None)
         if type(step) is not Ask or step.wait or not self.health.usable(step.choice.id, self._clock()):
             return None
+        if journal.permit is not None:
+            try:
+                await journal.permit(plan.targets[step.choice.id])
+            except TolmachError:
+                return None  # what runs is paid for, and nothing beside it
         return step
 
 

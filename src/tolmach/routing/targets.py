@@ -51,6 +51,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     """API keys beside that of `access`; each has a session of its own."""
     prefill: bool = False
     """Whether its models go on from a last message of the assistant."""
+    answer_tokens: int | None = None
+    """The limit of an answer to a key with a budget, where its question has none; None for the gateway's."""
 
     def own(self, model: str) -> str:
         """The service's own name of a model; empty for the only one of a service that names none."""
@@ -106,16 +108,17 @@ class Target(Struct, frozen=True):
         """The session with the provider. Raises `MissingCookies` where it cannot do without and there are none."""
         return self.opened()
 
-    def forward(self, surface: str, body: bytes, headers: Mapping[str, str]) -> Call:
+    def forward(self, surface: str, body: bytes, headers: Mapping[str, str], limit: int | None = None) -> Call:
         """The call that passes a body on, with the service's own name of the model.
 
-        Of the caller's `headers` the listed ones go along. Raises `BadRequest` for one that is no visible ASCII.
+        `limit` is put into it as the most tokens of an answer, None for what its caller says. Of the caller's `headers`
+        the listed ones go along. Raises `BadRequest` for one that is no visible ASCII.
         """
         # The session's site: it has the key of whoever opened it.
         site = self.session.site
         protocol = cast(Forwarding, site.protocol)
         along = _listed(headers, protocol.listed_headers) if protocol.listed_headers else {}
-        return protocol.forward(surface, site, body, self.model, self.session.state, along)
+        return protocol.forward(surface, site, body, self.model, self.session.state, along, limit)
 
 
 def _listed(headers: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:

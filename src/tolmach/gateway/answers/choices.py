@@ -69,7 +69,8 @@ class _Opening:
         """The question, and for each answer the list that is to get its events, and the events."""
         asked = await self._question.asked()
         options = {name: value for name, value in asked.turn.options.items() if name != "n"}
-        asked = structs.replace(asked, turn=structs.replace(asked.turn, model=target.model, options=options))
+        turn = structs.replace(asked.turn, model=target.model, options=options)
+        asked = structs.replace(asked, turn=self._question.limited(turn, target))
         answers: list[list[Event]] = [[] for _ in range(self._n)]
         return asked, answers, [ask(target, asked.turn, timeouts, attempt, seen) for seen in answers]
 

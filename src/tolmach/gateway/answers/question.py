@@ -87,13 +87,15 @@ class Question:
             asked = self.surface.parse(self.body)
             if earlier := asked.echo.get("previous_response_id"):
                 asked = continued(asked, await self._responses.history(self.context.user, earlier))
+                if self.context.reservation is not None:
+                    self.context.reservation.grow(estimate_prompt(asked.turn))
             self._asked = asked
         return self._asked
 
     async def put_to(self, target: Target) -> Asked:
         """The question as this target is asked it."""
         asked = await self.asked()
-        turn = structs.replace(asked.turn, model=target.model)
+        turn = self.limited(structs.replace(asked.turn, model=target.model), target)
         if self.surface.name == "anthropic":
             turn = thinking_as_effort(turn, target.provider.site.protocol.features)
         if "conversation" in target.provider.site.protocol.traits:
@@ -101,6 +103,14 @@ class Question:
                 turn, conversation=await self._conversations.find(target.name, self.context.user, turn)
             )
         return structs.replace(asked, turn=turn)
+
+    def limited(self, turn: ChatRequest, target: Target) -> ChatRequest:
+        """The turn with the limit of an answer that its caller's budget asks for, where the target takes one."""
+        limit, features = self.context.limit_for(target), target.provider.site.protocol.features
+        if limit is None or features.isdisjoint(("*", "max_tokens")):
+            return turn
+        options = {name: value for name, value in turn.options.items() if name != "max_completion_tokens"}
+        return structs.replace(turn, options={**options, "max_tokens": limit})
 
     def prompt_tokens(self) -> int:
         """The tokens of the question, by estimate; of a body that is no question here, by its size."""
@@ -136,7 +146,7 @@ class Question:
         return await self._passed_on(target, attempt, timeouts)
 
     async def _passed_on(self, target: Target, attempt: Attempt, timeouts: Timeouts) -> Whole:
-        call = target.forward(self.api, self.body, self.context.incoming.headers)
+        call = target.forward(self.api, self.body, self.context.incoming.headers, self.context.limit_for(target))
         session, seen = target.session, list[Event]()
         sent = attempt.send(self.prompt_tokens, seen)
         exchange = await session.exchange(call.request, timeouts)
@@ -197,7 +207,7 @@ class Question:
     async def _stream_passed_on(
         self, target: Target, attempt: Attempt, timeouts: Timeouts
     ) -> "RelayedStream | EventStream":
-        call = target.forward(self.api, self.body, self.context.incoming.headers)
+        call = target.forward(self.api, self.body, self.context.incoming.headers, self.context.limit_for(target))
         seen: list[Event] = []
         sent = attempt.send(self.prompt_tokens, seen)
         exchange = await target.session.exchange(call.request, timeouts)

@@ -50,7 +50,7 @@ from tolmach.protocols.model_lists import Listing
 from tolmach.protocols.openai.faults import Fault, fault_error, find_fault, http_error
 from tolmach.protocols.openai.models import openai_models
 from tolmach.protocols.openai.watch import CompletionWatch, EmbeddingsWatch, ask_for_usage
-from tolmach.protocols.passed_on import read_fields, written
+from tolmach.protocols.passed_on import limited, read_fields, written
 from tolmach.protocols.usage import chat_usage
 from tolmach.wire import Call, Decoder, Handshake, Head, Limits, Request, Steps
 
@@ -133,7 +133,14 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return Call(request, lambda head: _CompletionAnswer(head, state.limits, state.now))
 
     def forward(
-        self, api: str, site: Site, body: bytes, model: str, state: SessionState, headers: Mapping[str, str] = {}
+        self,
+        api: str,
+        site: Site,
+        body: bytes,
+        model: str,
+        state: SessionState,
+        headers: Mapping[str, str] = {},
+        limit: int | None = None,
     ) -> Call:
         made = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
         if site.api_key:
@@ -143,7 +150,9 @@ class OpenAI(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             request = Request("POST", self._embeddings_url(site), made, written(fields, model=model))
             return Call(request, lambda head: EmbeddingsWatch(head, state.limits, state.now))
         unasked = self.include_usage and ask_for_usage(fields)
-        request = Request("POST", self._url(site), made, written(fields, model=model))
+        named = self.max_tokens_field or _limit_field(site.url) or "max_tokens"
+        others = limited(fields, named, limit, "max_tokens", "max_completion_tokens", "n_predict")
+        request = Request("POST", self._url(site), made, written(fields, model=model, **others))
         return Call(request, lambda head: CompletionWatch(head, state.limits, state.now, unasked))
 
     def list_models(self, site: Site, state: SessionState) -> Listing:

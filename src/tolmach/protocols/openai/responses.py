@@ -37,7 +37,7 @@ from tolmach.protocols.options import (
     tool_choice,
     unsupported,
 )
-from tolmach.protocols.passed_on import read_fields, written
+from tolmach.protocols.passed_on import limited, read_fields, written
 from tolmach.protocols.usage import count, counted, share
 from tolmach.wire import Call, Decoder, Handshake, Head, Limits, Request
 
@@ -96,12 +96,21 @@ class OpenAIResponses(Direct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return Call(request, lambda head: _ResponseAnswer(head, state.limits, state.now, make_id, notices))
 
     def forward(
-        self, api: str, site: Site, body: bytes, model: str, state: SessionState, headers: Mapping[str, str] = {}
+        self,
+        api: str,
+        site: Site,
+        body: bytes,
+        model: str,
+        state: SessionState,
+        headers: Mapping[str, str] = {},
+        limit: int | None = None,
     ) -> Call:
         made = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
         if site.api_key:
             made["authorization"] = f"Bearer {site.api_key}"
-        request = Request("POST", self._url(site), made, written(read_fields(body), model=model))
+        fields = read_fields(body)
+        others = limited(fields, "max_output_tokens", limit)
+        request = Request("POST", self._url(site), made, written(fields, model=model, **others))
         return Call(request, lambda head: _ResponseWatch(head, state.limits, state.now))
 
     def list_models(self, site: Site, state: SessionState) -> Listing:
