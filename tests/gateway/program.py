@@ -185,6 +185,13 @@ class Stream:
             return _dechunked(self.data)
         return self.data
 
+    async def more(self) -> bytes:
+        """What has come since, added to `data`; empty at the end."""
+        async with asyncio.timeout(PATIENCE):
+            data = await self._read()
+        self.data += data
+        return data
+
     def close(self) -> None:
         """Go away in mid-answer."""
         self._writer.transport.abort()

@@ -11,7 +11,7 @@ from collections import Counter
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["COMPLETION", "PIECES", "PROMPT", "Upstream"]
+__all__ = ["COMPLETION", "PIECES", "PROMPT", "Upstream", "completion", "write_chunk", "write_whole"]
 
 PROMPT, COMPLETION = 30, 20
 PIECES = ("One ", "two ", "three ", "four.")
@@ -93,7 +93,7 @@ class Upstream:
         self.asked[model] += 1
         await self._count(1)
         try:
-            return await self._answer(model, bool(body.get("stream")), writer)
+            return await self.answer(body, writer)
         finally:
             await self._count(-1)
 
@@ -103,12 +103,14 @@ class Upstream:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _answer(self, model: str, streamed: bool, writer: asyncio.StreamWriter) -> bool:
+    async def answer(self, body: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
+        """Answer a question by its model; whether the connection may be used again."""
+        model, streamed = str(body["model"]), bool(body.get("stream"))
         await asyncio.sleep(self._seconds)
         if model == "silent":
             await asyncio.get_running_loop().create_future()
         if model == "bad":
-            _write(writer, 500, "application/json", b'{"error":{"message":"it is broken","type":"server_error"}}')
+            write_whole(writer, 500, "application/json", b'{"error":{"message":"it is broken","type":"server_error"}}')
             return True
         if streamed:
             return await self._stream(model, writer)
@@ -116,7 +118,7 @@ class Upstream:
             await self.gate.wait()
         message = {"role": "assistant", "content": "".join(PIECES)}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        _write(writer, 200, "application/json", _json("chat.completion", [choice], model, _USAGE))
+        write_whole(writer, 200, "application/json", completion("chat.completion", [choice], model, _USAGE))
         self.answered[model] += 1
         return True
 
@@ -124,15 +126,17 @@ class Upstream:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         for number, piece in enumerate(PIECES):
             choice = {"index": 0, "delta": {"role": "assistant", "content": piece}, "finish_reason": None}
-            _chunk(writer, b"data: " + _json("chat.completion.chunk", [choice], model) + b"\n\n")
+            write_chunk(writer, b"data: " + completion("chat.completion.chunk", [choice], model) + b"\n\n")
             await writer.drain()
             if number == 0 and model == "held":
                 await self.gate.wait()
             if number == 1 and model == "cut":
                 return False
         last = {"index": 0, "delta": {}, "finish_reason": "stop"}
-        _chunk(writer, b"data: " + _json("chat.completion.chunk", [last], model) + b"\n\n")
-        _chunk(writer, b"data: " + _json("chat.completion.chunk", [], model, _USAGE) + b"\n\ndata: [DONE]\n\n")
+        write_chunk(writer, b"data: " + completion("chat.completion.chunk", [last], model) + b"\n\n")
+        write_chunk(
+            writer, b"data: " + completion("chat.completion.chunk", [], model, _USAGE) + b"\n\ndata: [DONE]\n\n"
+        )
         writer.write(b"0\r\n\r\n")
         self.answered[model] += 1
         return True
@@ -149,16 +153,16 @@ async def _request(reader: asyncio.StreamReader) -> dict[str, Any] | None:
     return body
 
 
-def _json(kind: str, choices: list[dict[str, Any]], model: str, usage: dict[str, int] | None = None) -> bytes:
+def completion(kind: str, choices: list[dict[str, Any]], model: str, usage: dict[str, int] | None = None) -> bytes:
     told = {"usage": usage} if usage else {}
     body = {"id": "chatcmpl-1", "object": kind, "created": 1, "model": model, "choices": choices, **told}
     return json.dumps(body).encode()
 
 
-def _write(writer: asyncio.StreamWriter, status: int, kind: str, body: bytes) -> None:
+def write_whole(writer: asyncio.StreamWriter, status: int, kind: str, body: bytes) -> None:
     head = f"HTTP/1.1 {status} Any\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
 
 
-def _chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
+def write_chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
     writer.write(b"%x\r\n%b\r\n" % (len(data), data))
