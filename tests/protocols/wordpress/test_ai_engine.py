@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.protocols.driving import Outcome, Plugin, ask, by_bytes, drive, new_state, read, response, turn
+from tests.protocols.wordpress.raw import raw
 from tolmach.chat import Conversation, Delta, Done, Notice, Reasoning, Usage
 from tolmach.errors import (
     AssistantGone,
@@ -171,11 +172,44 @@ def test_errors_that_only_their_place_tells_apart():
     early = events({"type": "error", "data": "Nein."}, kind="application/json")
     assert type(early.error) is BadRequest
     late = events({"type": "error", "data": "Nein."})
-    assert type(late.error) is Refused
+    assert (type(late.error), late.failure.code) == (RateLimited, "guest_limit")
     after_text = events(live("a"), {"type": "error", "data": "Nein."})
     assert (type(after_text.error), after_text.failure.code) == (ProviderUnavailable, "upstream")
     moderated = events({"type": "error", "data": "Your query was rejected by moderation."})
     assert (type(moderated.error), moderated.failure.code) == (Refused, "moderation")
+
+
+def asked_with(stream: bool, head: Head, body: bytes, message: str = "hi") -> Outcome:
+    asked = json.dumps({"botId": "b", "newMessage": message, "stream": stream}).encode()
+    reader = AIEngine().reader(Request("POST", "/wp-json/mwai-ui/v1/chats/submit", {}, asked))
+    assert reader is not None
+    return read(reader(head), [body])
+
+
+@pytest.mark.parametrize("how", ["stream", "whole"])
+@pytest.mark.parametrize("words", ["default", "ru"])
+@pytest.mark.parametrize("version", ["ae243", "ae362"])
+def test_a_guests_limit_in_the_owners_words_is_a_limit(version, words, how):
+    head, body = raw(f"guest_limit_{version}_{words}_{how}")
+    for message in ("hi", "x" * 600):
+        came = asked_with(how == "stream", head, body, message)
+        assert (type(came.error), came.failure.code, came.failure.status) == (RateLimited, "guest_limit", head.status)
+        assert came.failure.text.startswith({"default": "Our chatbot went to sleep.", "ru": "Вы исчерпали"}[words])
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "code"),
+    [
+        ("Your query has been rejected.", Refused, None),
+        ("Unauthorized query.", Refused, None),
+        ("No API Key provided. Please visit the Settings.", ProviderUnavailable, "upstream_auth"),
+    ],
+)
+def test_the_plugins_own_words_are_no_limit(text, error, code):
+    streamed = events({"type": "error", "data": text})
+    whole = answer(json.dumps({"success": False, "message": text}).encode(), status=500)
+    for came in (streamed, whole):
+        assert (type(came.error), came.failure.code) == (error, code)
 
 
 @pytest.mark.parametrize(

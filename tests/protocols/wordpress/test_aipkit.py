@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 import pytest
 
 from tests.protocols.driving import Outcome, Plugin, ask, by_bytes, drive, new_state, read, response, turn
+from tests.protocols.wordpress.raw import raw
 from tolmach.chat import Conversation, Delta, Done, Notice
 from tolmach.errors import (
     AssistantGone,
@@ -166,6 +167,40 @@ def test_done_after_an_error_makes_it_a_refusal_and_the_end_of_the_body_a_fault_
 def test_a_quota_notice_is_a_limit_in_any_language():
     came = answer(event("error", error="Genug.", quota_notice={"type": "quota_notice"}) + DONE)
     assert (type(came.error), came.failure.text) == (RateLimited, "Genug.")
+
+
+def raw_answer(name: str) -> Outcome:
+    head, body = raw(name)
+    reader = AIPKit().reader(Request("GET", "/wp-admin/admin-ajax.php?action=aipkit_frontend_chat_stream"))
+    assert reader is not None
+    return read(reader(head), [body])
+
+
+@pytest.mark.parametrize("version", ["kit2343", "kit2471"])
+def test_a_guests_quota_in_the_owners_words_is_a_limit(version):
+    came = raw_answer(f"guest_limit_{version}_ru")
+    assert (type(came.error), came.failure.code) == (RateLimited, "guest_limit")
+    assert came.failure.text == "Вы исчерпали дневной запас вопросов."
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("Доступ для гостей отключён.", AuthError),
+        ("Zugriff für Gäste deaktiviert.", AuthError),
+        ("Accès désactivé pour les invités.", AuthError),
+        ("Acceso deshabilitado para invitados.", AuthError),
+        ("ゲストのアクセスは無効です。", AuthError),
+        ("Лимит для гостей исчерпан.", RateLimited),
+        ("Das Kontingent für Gäste ist aufgebraucht.", RateLimited),
+        ("Vous avez atteint la limite.", RateLimited),
+        ("Has alcanzado tu límite.", RateLimited),
+        ("Сообщение содержит запрещённые слова.", Refused),
+        ("Die Nachricht enthält verbotene Wörter.", Refused),
+    ],
+)
+def test_refusals_in_the_sites_language(text, error):
+    assert type(answer(event("error", error=text) + DONE).error) is error
 
 
 def test_events_that_are_not_text():

@@ -349,7 +349,10 @@ def _bootstrap_error(head: Head, body: bytes, value: Any, now: float) -> Excepti
 
 _LIMIT = re.compile(r"\b(reached|exceeded|over) (the|your|its)? ?\w* ?(limit|quota)|\blimit reached|\btoo many", re.I)
 _SERVICE = re.compile(r"[^:\n]{1,60}(?=: )")
-_BANNED = "Your query has been rejected."
+# The plugin's own words, which it does not translate; any other text of that place is its owner's, for a used-up limit.
+_REJECTED = re.compile(r"sorry, your query has been rejected", re.I)
+_BANNED = re.compile(r"your query has been rejected|unauthorized query|moderation", re.I)
+_SETUP = re.compile(r"\bAPI.?key\b|\bcURL error\b", re.I)
 
 
 class _Asked(Struct, frozen=True, kw_only=True):
@@ -444,9 +447,9 @@ class _EngineAnswer(PluginAnswer):
     def _error(self, text: str) -> ProviderError:
         """The error that a text without a code stands for: by the structure around it, its words last.
 
-        Texts are translated and configured by sites. A fault of the AI has the service's name in
-        front; an error found before the stream began (too long, no such bot) has no event stream's
-        type, or is a 403; what is left refused this text or this visitor.
+        A fault of the AI has the service's name in front; an error found before the stream began
+        (too long, no such bot) has no event stream's type, or is a 403. What is left are a few texts
+        of the plugin, which are English everywhere, and the owner's words for a visitor's used-up limit.
         """
         status = self.head.status
         if status in (400, 403):
@@ -458,16 +461,21 @@ class _EngineAnswer(PluginAnswer):
             return RateLimited(text, status=status, code="guest_limit")
         if self.partial:
             return ProviderUnavailable(text, status=status, code="upstream")
+        if (self._streams and self.head.content_type == "application/json") or _REJECTED.match(text):
+            return self._rejected(text)
+        if _BANNED.search(text):
+            code = "moderation" if "moderation" in text.lower() else None
+            return Refused(text, status=status, code=code)
+        if _SETUP.search(text):
+            return upstream_error(text, status)
+        return RateLimited(text or "the site's limit for its visitors is used up", status=status, code="guest_limit")
+
+    def _rejected(self, text: str) -> ProviderError:
+        """The error for a question that was turned down before the AI was asked."""
         if "moderation" in text.lower():
-            return Refused(text, status=status, code="moderation")
-        early = self._streams and self.head.content_type == "application/json"
-        if not early and (self._streams or text == _BANNED):
-            return Refused(text, status=status)
-        if len(self._asked.message.encode("utf-8", "replace")) > self._asked.max_length:
-            return ContextTooLong(text, status=status)
-        if early or text.startswith("Sorry"):
-            return BadRequest(text, status=status)
-        return Refused(text, status=status)
+            return Refused(text, status=self.head.status, code="moderation")
+        too_long = len(self._asked.message.encode("utf-8", "replace")) > self._asked.max_length
+        return (ContextTooLong if too_long else BadRequest)(text, status=self.head.status)
 
 
 _CODES: dict[str, Callable[[_EngineAnswer, str, str], TolmachError]] = {

@@ -280,6 +280,17 @@ def _gone(text: str, status: int) -> ProviderError:
 
 _Failure = Callable[[str, int], ProviderError]
 
+_QUOTA = re.compile(
+    r"лимит|ліміт|исчерпа|вичерпа|квот|kontingent|aufgebraucht|\blimite?\b|\bl[ií]mite\b|limiet|limitów|cuota|\bcota\b"
+    r"|上限|制限|限额|配额|한도",
+    re.I,
+)
+_GUESTS = re.compile(
+    r"\bгост(ь|я|ей|ям)|\bgäste|\binvité|\bvisiteurs|\binvitados|\bospiti|\bconvidados|\bvisitantes|\bgasten\b|\bgości"
+    r"|\bmisafir|ゲスト|访客|游客|게스트",
+    re.I,
+)
+
 _WORDS: tuple[tuple[re.Pattern[str], _Failure], ...] = (
     (re.compile(r"^(\w+ )?(API|Connection) Error\b", re.I), upstream_error),
     (re.compile(r"security check failed", re.I), lambda text, status: StaleSession(text, status=status, code="nonce")),
@@ -297,6 +308,10 @@ _WORDS: tuple[tuple[re.Pattern[str], _Failure], ...] = (
         re.compile(r"\bis (missing|required)\b|cannot be empty", re.I),
         lambda text, status: BadRequest(text, status=status),
     ),
+    # The same in the languages of most sites that translate: only 2.4.5 and later mark a quota, and none that guests
+    # are shut out. A limit for guests is a limit.
+    (_QUOTA, lambda text, status: RateLimited(text, status=status, code="guest_limit")),
+    (_GUESTS, lambda text, status: AuthError(text, status=status)),
 )
 
 _AI_STATUS = re.compile(r"\(HTTP (\d{3})\)")
