@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +236,5 @@ async def test_an_idle_gateway_makes_its_ledger_again(tmp_path: Path) -> None:
         async with asyncio.timeout(PATIENCE):
             while not (tmp_path / LEDGER).exists():  # noqa: ASYNC110 - made by a thread
                 await asyncio.sleep(0.02)
+    with closing(open_database(tmp_path / LEDGER)) as database:
+        assert database.query("SELECT count(*) FROM tolmach_requests") == [(0,)]

@@ -80,28 +80,11 @@ class Asker:
         is such a file (True for the one that `tolmach serve` finds; or `Settings`): their model names are answered by
         plans of targets. Raises `ConfigError` that names the argument that is wrong.
         """
-        self._endpoint: Site | None = None
         self._service = ""
         self._row = ""
         self._provider: type[AbstractProvider] | None = None
         self._base_url = None if base_url is None else checked_url(base_url, "base_url")
-        if page is not None and protocol is not None and base_url is not None:
-            # Protocols of plugins have an option of this name: the page that their chat stands on.
-            options, page = options | {"page": page}, None
-        if page is not None:
-            if options or not (provider is base_url is protocol is None):
-                raise ConfigError("page= goes without provider=, base_url=, protocol= and options of a protocol")
-            self._endpoint = page_site(page, {"bot": bot, "accept_consent": accept_consent})
-        elif bot or accept_consent:
-            raise ConfigError("bot= and accept_consent= go with page=")
-        elif protocol is not None:
-            if base_url is None or provider is not None:
-                raise ConfigError("protocol= goes with base_url= and without provider=")
-            self._endpoint = endpoint(base_url, protocol, **options)
-        elif options:
-            raise ConfigError(f"unknown argument: {', '.join(options)}")
-        elif provider is None and base_url is not None:
-            raise ConfigError("base_url= needs protocol= (see tolmach.protocols.PROTOCOLS) or provider=")
+        self._endpoint = _endpoint_of(page, bot, accept_consent, provider, base_url, protocol, options)
         settings = None
         if routes is not None or providers is not None or config is not None:
             # Most clients have no routes, and do without what reads them.
@@ -310,3 +293,33 @@ async def _listed(session: Session, service: str, timeouts: Timeouts) -> list[Mo
     if not names:
         raise UnsupportedFeature(f"{site.name} gives no list of its models", feature="models")
     return [Model(id=name, owned_by=site.name) for name in names]
+
+
+def _endpoint_of(
+    page: str | None,
+    bot: str,
+    accept_consent: bool,
+    provider: Provider | None,
+    base_url: str | None,
+    protocol: str | None,
+    options: dict[str, Any],
+) -> Site | None:
+    """The site that the arguments of a client describe without naming a provider. Raises `ConfigError`."""
+    if page is not None and protocol is not None and base_url is not None:
+        # Protocols of plugins have an option of this name: the page that their chat stands on.
+        options, page = options | {"page": page}, None
+    if page is not None:
+        if options or not (provider is base_url is protocol is None):
+            raise ConfigError("page= goes without provider=, base_url=, protocol= and options of a protocol")
+        return page_site(page, {"bot": bot, "accept_consent": accept_consent})
+    if bot or accept_consent:
+        raise ConfigError("bot= and accept_consent= go with page=")
+    if protocol is not None:
+        if base_url is None or provider is not None:
+            raise ConfigError("protocol= goes with base_url= and without provider=")
+        return endpoint(base_url, protocol, **options)
+    if options:
+        raise ConfigError(f"unknown argument: {', '.join(options)}")
+    if provider is None and base_url is not None:
+        raise ConfigError("base_url= needs protocol= (see tolmach.protocols.PROTOCOLS) or provider=")
+    return None
