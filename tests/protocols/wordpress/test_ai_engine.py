@@ -197,6 +197,19 @@ def test_a_guests_limit_in_the_owners_words_is_a_limit(version, words, how):
         assert came.failure.text.startswith({"default": "Our chatbot went to sleep.", "ru": "Вы исчерпали"}[words])
 
 
+def test_a_stream_without_the_ais_own_count_is_told_as_unconfirmed():
+    broke_off = asked_with(True, *raw("ai_broke_off_ae362"))
+    [notice] = [event for event in broke_off.events if isinstance(event, Notice)]
+    assert (notice.kind, broke_off.events[-1]) == ("unconfirmed", Done("stop"))
+    assert "may have broken off" in notice.text
+    completions = outcome("3.6.2/event-logs-on[1]")  # estimated although it is whole
+    for whole in (asked_with(True, *raw("whole_ae362")), completions):
+        assert not [event for event in whole.events if isinstance(event, Notice) and event.kind == "unconfirmed"]
+        assert whole.events[-1] == Done("stop")
+    alone = answer(json.dumps({"success": True, "reply": "a", "usage": {"accuracy": "estimated"}}).encode())
+    assert alone.events == [Delta("a"), Done("stop")]
+
+
 @pytest.mark.parametrize(
     ("text", "error", "code"),
     [

@@ -203,6 +203,21 @@ def test_refusals_in_the_sites_language(text, error):
     assert type(answer(event("error", error=text) + DONE).error) is error
 
 
+def test_an_answer_of_responses_without_its_id_broke_off():
+    came = raw_answer("ai_broke_off_kit2471")
+    assert came.text == "pong: hi "
+    assert isinstance(came.error, TruncatedAnswer)
+    assert (came.error.partial, came.error.status) == ("pong: hi ", 200)
+    for name in ("whole_kit2471", "whole_kit23", "ai_broke_off_kit23"):  # the last one cannot be told from a whole one
+        assert raw_answer(name).events[-1] == Done("stop")
+    told = event("status", type="response.created") + event("", delta="a")
+    for last in ("completed", "incomplete"):
+        assert answer(told + event("status", type=f"response.{last}") + DONE).events[-1] == Done("stop")
+    again = event("openai_response_id", id="r1") + event("status", type="response.created") + event("", delta="b")
+    assert type(answer(told + again + DONE).error) is TruncatedAnswer
+    assert answer(told + again + event("openai_response_id", id="r2") + DONE).text == "ab"
+
+
 def test_events_that_are_not_text():
     came = answer(
         event("message_start", message_id="m")

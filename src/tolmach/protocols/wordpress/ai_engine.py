@@ -352,6 +352,7 @@ _SERVICE = re.compile(r"[^:\n]{1,60}(?=: )")
 # The plugin's own words, which it does not translate; any other text of that place is its owner's, for a used-up limit.
 _REJECTED = re.compile(r"sorry, your query has been rejected", re.I)
 _BANNED = re.compile(r"your query has been rejected|unauthorized query|moderation", re.I)
+_UNCONFIRMED = "the AI behind the site told no usage, as it does at the end of an answer: it may have broken off"
 _SETUP = re.compile(r"\bAPI.?key\b|\bcURL error\b", re.I)
 
 
@@ -425,6 +426,9 @@ class _EngineAnswer(PluginAnswer):
         usage = value.get("usage")
         accuracy = text_in(usage, "accuracy")
         estimated = accuracy == "estimated" or (not accuracy and self._asked.streamed)
+        if self._streams and accuracy == "estimated" and (end.responseId or "").startswith("resp_"):
+            # They tell the usage at their end. Chat completions may not, and are estimated when whole too.
+            yield Notice("unconfirmed", _UNCONFIRMED)
         state = {"chatId": self._asked.chat_id, "previousResponseId": clean(end.responseId or "")}
         yield from self.conclude(
             usage=usage_in(usage, estimated=estimated), state={name: text for name, text in state.items() if text}

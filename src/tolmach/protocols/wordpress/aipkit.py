@@ -27,6 +27,7 @@ from tolmach.errors import (
     Refused,
     RemoteProtocolError,
     StaleSession,
+    TruncatedAnswer,
     UnsupportedFeature,
 )
 from tolmach.protocols.base import SessionState, Site, failure
@@ -357,6 +358,8 @@ def _cache_key(head: Head, body: bytes, value: dict[str, Any] | None, now: float
 
 # Answers
 
+_BEGINS = {"response.created": True, "response.completed": False, "response.incomplete": False}
+
 
 class _KitAnswer(PluginAnswer):
     """Named events, or the object of the single request.
@@ -377,16 +380,24 @@ class _KitAnswer(PluginAnswer):
         super().__init__(head, limits, state=state, nonce=nonce)
         self._conversation = dict(conversation)
         self._held = ""
+        self._open = False
+        """Whether OpenAI began a response of which neither the end nor the id, which comes at its end, was told."""
 
     def event(self, event: ServerSentEvent) -> Iterator[Event]:
         name = event.event
         if name == "done":
             if self._held:
                 raise self._refused(self._held)
+            if self._open and self.partial:
+                text = "the AI behind the site broke off"
+                raise TruncatedAnswer(text, partial=self.partial, status=self.head.status)
             yield from self.conclude(state=self._conversation)
         elif name == "error":
             self._error(event.data)
+        elif name == "status":
+            self._open = _BEGINS.get(text_in(find_json(event.data), "type"), self._open)
         elif name in _UPSTREAM_IDS:
+            self._open = False
             if upstream := text_in(_object(event.data), "id"):
                 self._conversation[_UPSTREAM_IDS[name]] = upstream
         elif name == "warning":
