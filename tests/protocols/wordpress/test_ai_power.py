@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, parse_qsl
 import pytest
 
 from tests.protocols.driving import Outcome, Plugin, ask, by_bytes, drive, new_state, read, response, turn
+from tests.protocols.wordpress.raw import raw
 from tolmach.chat import Conversation, Delta, Done, Usage
 from tolmach.errors import (
     AssistantGone,
@@ -370,3 +371,53 @@ def test_options_are_checked():
     for wrong in ({"action": "x"}, {"bot": 6}, {"bot_id": "six"}):
         with pytest.raises(ConfigError):
             create("ai-power", wrong)
+
+
+# Refusals that no code tells from an ended nonce (to 1.8.90, on translated sites)
+
+
+def say(call: Call, name: str) -> Outcome:
+    head, body = raw(name)
+    return read(call.decoder(head), [body])
+
+
+def test_an_unknown_refusal_has_the_page_looked_at_once_and_another_nonce_there_is_asked_with():
+    protocol = AIPower(page="/chat/")
+    state = prepared(protocol)
+    came = say(ask(protocol, SITE, turn("hi"), state=state), "stale_nonce_1.8.85_translated")
+    assert type(came.error) is StaleSession
+    state.tokens.clear()  # as a session does
+    fresh = page("page-chat[0]", _72601de8c4="1111111111")
+    [request] = drive(protocol.prepare(SITE, state), fresh).requests
+    assert request.url.startswith("http://chat.test/chat/?nocache=")
+    call = ask(protocol, SITE, turn("hi"), state=state)
+    assert form(call)["_wpnonce"] == "1111111111"
+    assert type(say(call, "stale_nonce_1.8.85_translated").error) is Refused
+
+
+def test_an_unknown_refusal_with_the_pages_own_nonce_is_one_and_the_nonce_stays():
+    protocol = AIPower(page="/chat/")
+    state = prepared(protocol)
+    say(ask(protocol, SITE, turn("hi"), state=state), "stale_nonce_1.8.85_translated")
+    state.tokens.clear()
+    assert len(drive(protocol.prepare(SITE, state), page("page-chat[0]")).requests) == 1
+    call = ask(protocol, SITE, turn("hi"), state=state)
+    assert form(call)["_wpnonce"] == "72601de8c4"
+    for _ in range(2):  # and the page is not looked at for each question
+        assert type(say(call, "stale_nonce_1.8.85_translated").error) is Refused
+    started = state.now()
+    state.now = lambda: started + 901
+    assert type(say(call, "stale_nonce_1.8.85_translated").error) is StaleSession
+    assert type(say(call, "stale_nonce_1.8.85_english").error) is StaleSession
+
+
+def test_an_unknown_refusal_of_a_given_nonce_is_one_where_no_page_shows_another():
+    protocol, state = AIPower(nonce="aaaaaaaaaa"), new_state()
+    drive(protocol.prepare(SITE, state))
+    came = say(ask(protocol, SITE, turn("hi"), state=state), "stale_nonce_1.8.85_translated")
+    assert type(came.error) is StaleSession
+    state.tokens.clear()
+    drive(protocol.prepare(SITE, state), response(b"<html>a shop", kind="text/html"))
+    call = ask(protocol, SITE, turn("hi"), state=state)
+    assert form(call)["_wpnonce"] == "aaaaaaaaaa"
+    assert type(say(call, "stale_nonce_1.8.85_translated").error) is Refused

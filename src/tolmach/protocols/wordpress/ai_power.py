@@ -32,12 +32,15 @@ from tolmach.protocols.wordpress.common import (
     PluginAnswer,
     ajax_address,
     ajax_failure,
+    doubt,
+    doubted_nonce,
     ended_nonces,
     fetch_page,
     first_match,
     form_fields,
     form_request,
     keep_nonce,
+    looked_at,
     no_widget,
     on_site,
     parse_html,
@@ -103,11 +106,21 @@ class AIPower(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def prepare(self, site: Site, state: SessionState) -> Steps:
         """Raises `AssistantGone`, `ProtocolDrift`, `StaleSession` (a cached page), or what the page's status says."""
-        ended = ended_nonces(state)
-        if self.nonce and self.nonce not in ended:
+        ended, doubted = ended_nonces(state), doubted_nonce(state)
+        if self.nonce and self.nonce not in ended and self.nonce != doubted:
             state.keep(NONCE, self.nonce)
             return
-        fresh = bool(ended)
+        try:
+            yield from self._look(site, state, ended, fresh=bool(ended or doubted))
+        except ProviderError:
+            if not doubted or doubted != self.nonce:
+                raise
+            state.keep(NONCE, doubted)  # no page shows another: the refusal meant what it said
+        if doubted:
+            looked_at(state)
+
+    def _look(self, site: Site, state: SessionState, ended: set[str], *, fresh: bool) -> Steps:
+        """Keep what the page says, and a nonce of it that has not ended."""
         widget, nonces, head = yield from self._read_page(site, state, self.page or "/", fresh=fresh)
         if ended.issuperset(nonces) and self.page not in ("", "/"):
             # Every page of the site carries the nonce: where one comes out of a cache, another may not.
@@ -411,4 +424,9 @@ class _PowerAnswer(PluginAnswer):
         if re.search(r"\bnonce\b", text, re.I):
             return self.stale(text)
         known: Callable[[str, int], ProviderError] | None = first_match(text, _WORDS)
-        return known(text, status) if known else Refused(text, status=status)
+        if known:
+            return known(text, status)
+        if self.state is not None and value.keys() == {"status", "msg"} and doubt(self.state, self.nonce):
+            # To 1.8.90 the plugin tells an ended nonce by this text alone, in the site's language.
+            return StaleSession(text, status=status, code="unknown_refusal")
+        return Refused(text, status=status)

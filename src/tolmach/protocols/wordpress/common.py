@@ -44,6 +44,8 @@ __all__ = [
     "adopt_nonce",
     "ajax_address",
     "ajax_failure",
+    "doubt",
+    "doubted_nonce",
     "ended_nonces",
     "fetch_page",
     "first_match",
@@ -51,6 +53,7 @@ __all__ = [
     "form_request",
     "int_in",
     "keep_nonce",
+    "looked_at",
     "no_widget",
     "nonce_expiry",
     "on_site",
@@ -66,6 +69,9 @@ NONCE = "nonce"
 
 _REFUSED = "refused_nonce"
 _TICK = 12 * 3600
+_DOUBTED = "doubted_nonce"
+_LOOKED_AT = "page_looked_at"
+_LOOK_HOLDS = 900.0
 
 
 # Nonces
@@ -117,6 +123,27 @@ def adopt_nonce(state: SessionState, used: str, new: str, head: Head) -> None:
     held = state.tokens.get(NONCE)
     if new and new != used and held is not None and held.value == used:
         keep_nonce(state, new, head)
+
+
+# Refusals that may mean the page has changed
+
+
+def doubt(state: SessionState, nonce: str) -> bool:
+    """Ask for another look at the page, after a refusal of no known meaning; False when it was looked at just now."""
+    if state.token(_LOOKED_AT, margin=0.0) is not None:
+        return False
+    state.visitor[_DOUBTED] = nonce
+    return True
+
+
+def doubted_nonce(state: SessionState) -> str:
+    """The nonce of the refusal after which the page is to be looked at again, once; empty when there is none."""
+    return state.visitor.pop(_DOUBTED, "")
+
+
+def looked_at(state: SessionState) -> None:
+    """The page was looked at past the caches: what is refused in the next quarter of an hour is refused."""
+    state.keep(_LOOKED_AT, "yes", state.now() + _LOOK_HOLDS)
 
 
 # Pages
