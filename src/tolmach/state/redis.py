@@ -37,7 +37,7 @@ class RedisState:
         self,
         url: str,
         *,
-        timeout: float = 0.05,
+        timeout: float = 0.5,
         connect_timeout: float = 1.0,
         first_delay: float = 0.1,
         longest_delay: float = 5.0,
