@@ -473,7 +473,7 @@ def test_the_pages_limit_decides_what_is_too_long():
     drive(protocol.prepare(SITE, state), Response(long_page.head, body), STARTED)
     recorded = RECORDINGS["3.6.2/error-too-long[0]"]
     call = ask(protocol, SITE, turn("x" * 1000), state=state)
-    assert type(read(call.decoder(recorded.head), [recorded.body()]).error) is BadRequest
+    assert read(call.decoder(recorded.head), [recorded.body()]).failure.code == "unknown_bot"
     with pytest.raises(ContextTooLong, match="3000 characters, and the site takes 2000"):
         ask(protocol, SITE, turn("x" * 3000), state=state)
 
@@ -497,3 +497,59 @@ def test_without_a_page_no_length_is_refused_beforehand():
     state, protocol = new_state(NOW), AIEngine()
     drive(protocol.prepare(SITE, state), STARTED)
     assert ask(protocol, SITE, turn("x" * 5000), state=state).request.method == "POST"
+
+
+# A bot that was renamed, or a custom one whose page was not shown for 24 hours (to 2.9.9)
+
+
+@pytest.mark.parametrize("name", ["ae243_stream", "ae243_whole", "ae299_stream"])
+def test_an_unknown_bot_has_the_page_looked_at_once_and_is_gone_then(name):
+    head, body = raw(f"no_such_bot_{name}")
+    state, protocol = new_state(NOW), AIEngine(page="/chat/")
+    asked = turn("é" * 200, stream=name.endswith("stream"))
+    drive(protocol.prepare(SITE, state), page("2.4.5/page-chat[0]"), STARTED)
+    first = read(ask(protocol, SITE, asked, state=state).decoder(head), [body])
+    assert (type(first.error), first.failure.code, first.failure.status) == (StaleSession, "unknown_bot", head.status)
+    state.tokens.clear()  # as a session does
+    looked = drive(protocol.prepare(SITE, state), page("2.4.5/page-chat[0]"), STARTED).requests
+    assert "nocache=" in looked[0].url
+    for _ in range(2):  # and the page is not looked at for each question
+        second = read(ask(protocol, SITE, asked, state=state).decoder(head), [body])
+        assert (type(second.error), second.failure.status) == (AssistantGone, head.status)
+        assert "does not know this chatbot" in second.failure.text
+    started = state.now()
+    state.now = lambda: started + 901
+    assert type(read(ask(protocol, SITE, asked, state=state).decoder(head), [body]).error) is StaleSession
+
+
+def test_a_renamed_bot_is_asked_by_the_name_that_the_page_has_now():
+    head, body = raw("no_such_bot_ae243_whole")
+    state, protocol = new_state(NOW), AIEngine(page="/chat/")
+    known = page("2.4.5/page-chat[0]")
+    drive(protocol.prepare(SITE, state), known, STARTED)
+    call = ask(protocol, SITE, turn("hi", stream=False), state=state)
+    old = json.loads(call.request.body)["botId"]
+    read(call.decoder(head), [body])
+    state.tokens.clear()
+    marked = f"botId&quot;:&quot;{old}".encode()
+    assert marked in known.body
+    renamed = Response(known.head, known.body.replace(marked, b"botId&quot;:&quot;support"))
+    drive(protocol.prepare(SITE, state), renamed, STARTED)
+    assert json.loads(ask(protocol, SITE, turn("hi"), state=state).request.body)["botId"] == "support"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "error"),
+    [
+        (AIEngine(bot_id="chatbot-old"), AssistantGone),
+        (AIEngine(custom_id="abc"), AssistantGone),
+        (AIEngine(), BadRequest),  # every installation has that bot: the site's limit may be lower than usual
+    ],
+)
+def test_without_a_page_a_chosen_bot_that_is_rejected_is_gone(protocol, error):
+    head, body = raw("no_such_bot_ae243_whole")
+    state = new_state(NOW)
+    drive(protocol.prepare(SITE, state), STARTED)
+    assert type(read(ask(protocol, SITE, turn("hi"), state=state).decoder(head), [body]).error) is error
+    too_long = read(ask(protocol, SITE, turn("x" * 600), state=state).decoder(head), [body])
+    assert type(too_long.error) is ContextTooLong

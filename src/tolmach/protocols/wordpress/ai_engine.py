@@ -35,10 +35,13 @@ from tolmach.protocols.wordpress.common import (
     NONCE,
     PluginAnswer,
     adopt_nonce,
+    doubt,
+    doubted_nonce,
     ended_nonces,
     fetch_page,
     int_in,
     keep_nonce,
+    looked_at,
     no_widget,
     on_site,
     parse_html,
@@ -118,8 +121,15 @@ class AIEngine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def prepare(self, site: Site, state: SessionState) -> Steps:
         """Raises `AssistantGone`, `ProtocolDrift`, `AuthError` (guests are shut out), `StaleSession` (cached page)."""
+        doubted = bool(doubted_nonce(state))
+        yield from self._look(site, state, fresh=doubted)
+        if doubted:
+            looked_at(state)
+
+    def _look(self, site: Site, state: SessionState, *, fresh: bool) -> Steps:
+        """Keep the widget and a nonce; with `fresh`, or where a nonce has ended, of a page past the caches."""
         again = ended_nonces(state)
-        widget, fresh = self._configured(site), bool(again)
+        widget, fresh = self._configured(site), fresh or bool(again)
         if self.page:
             widget, head = yield from self._read_page(site, state, fresh=fresh)
             fresh = True
@@ -173,6 +183,8 @@ class AIEngine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         asked = _Asked(
             message=message,
             max_length=widget.max_length,
+            shown=bool(widget.counts),
+            chosen=bool(self.bot_id or self.custom_id),
             chat_id=chat_id,
             consent=widget.consent if turn.conversation is None else "",
             streamed=turn.stream,
@@ -361,6 +373,10 @@ class _Asked(Struct, frozen=True, kw_only=True):
 
     message: str = ""
     max_length: int = 512
+    shown: bool = False
+    """Whether a page says the bot."""
+    chosen: bool = False
+    """Whether the options name the bot; else it is that of the page, or the one that every installation has."""
     chat_id: str = ""
     consent: str = ""
     streamed: bool = True
@@ -478,8 +494,15 @@ class _EngineAnswer(PluginAnswer):
         """The error for a question that was turned down before the AI was asked."""
         if "moderation" in text.lower():
             return Refused(text, status=self.head.status, code="moderation")
-        too_long = len(self._asked.message.encode("utf-8", "replace")) > self._asked.max_length
-        return (ContextTooLong if too_long else BadRequest)(text, status=self.head.status)
+        asked, status = self._asked, self.head.status
+        if len(asked.message.encode("utf-8", "replace")) > asked.max_length:  # 2.4.8 counts bytes, and does not show it
+            return ContextTooLong(text, status=status)
+        if self.state is None or not (asked.shown or asked.chosen):
+            return BadRequest(text, status=status)
+        # The length is allowed, so the bot is not known. A custom one is known again once its page was shown.
+        if asked.shown and doubt(self.state, self.nonce):
+            return StaleSession(text, status=status, code="unknown_bot")
+        return AssistantGone(f"the site does not know this chatbot: {text}", missing="bot", status=status)
 
 
 _CODES: dict[str, Callable[[_EngineAnswer, str, str], TolmachError]] = {
