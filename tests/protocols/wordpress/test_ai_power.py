@@ -8,7 +8,7 @@ import pytest
 
 from tests.protocols.driving import Outcome, Plugin, ask, by_bytes, drive, new_state, read, response, turn
 from tests.protocols.wordpress.raw import raw
-from tolmach.chat import Conversation, Delta, Done, Usage
+from tolmach.chat import Conversation, Delta, Done, Notice, Usage
 from tolmach.errors import (
     AssistantGone,
     AuthError,
@@ -421,3 +421,29 @@ def test_an_unknown_refusal_of_a_given_nonce_is_one_where_no_page_shows_another(
     call = ask(protocol, SITE, turn("hi"), state=state)
     assert form(call)["_wpnonce"] == "aaaaaaaaaa"
     assert type(say(call, "stale_nonce_1.8.85_translated").error) is Refused
+
+
+# Version 1.8 damages what it is sent
+
+
+@pytest.mark.parametrize(
+    ("version", "message", "kinds"),
+    [
+        ("1.8.85", "one\ntwo", ["damaged"]),
+        ("1.8.85", "is <b> bold?", ["damaged"]),
+        ("1.8.85", 'say "hi"', ["damaged"]),
+        ("1.8.85", "a%20b", ["damaged"]),
+        ("1.8.85", "what is 100% of 5?", []),
+        ("1.9.18", "one\ntwo", []),
+    ],
+)
+def test_a_text_that_version_1_8_damages_is_told(version, message, kinds):
+    script = "gpt3-ai-content-generator/public/js/wp-ai-content-generator-public.js"
+    known = page("page-chat[0]")
+    shown = Response(known.head, known.body + f'<script src="/plugins/{script}?ver={version}"></script>'.encode())
+    protocol, state = AIPower(), new_state()
+    drive(protocol.prepare(SITE, state), shown)
+    call = ask(protocol, SITE, turn(message), state=state)
+    came = read(call.decoder(Head(200, {"content-type": "application/json"})), [b'{"status":"success","data":"a"}'])
+    assert [event.kind for event in came.events if isinstance(event, Notice)] == kinds
+    assert came.events[-1] == Done()

@@ -530,3 +530,35 @@ def test_a_known_bot_needs_no_page_where_the_site_gives_nonces():
     drive(protocol.prepare(SITE, state), page("2.4.71/page-plain[0]"), FRESH)
     assert protocol.ready(SITE, state)
     assert query(ask(protocol, SITE, turn("hi"), LEFT, state=state))["bot_id"] == "5"
+
+
+# The site's own history, which loses what stands between `<` and `>`
+
+ANSWERED = event("", delta="a") + DONE
+
+
+def follow_up(protocol: AIPKit, earlier: str) -> tuple[Call, str, list[Notice]]:
+    """A second question's stream, the text that was left for it, and the notices of its answer."""
+    messages = [{"role": "user", "content": earlier}, {"role": "assistant", "content": "two"}, *HISTORY[2:]]
+    asked = turn(messages, conversation=Conversation({"conversation_uuid": "u1"}))
+    driven = drive(protocol.open(SITE, asked, prepared(protocol)), LEFT)
+    assert driven.call is not None
+    came = read(driven.call.decoder(Head(200, {"content-type": "text/event-stream"})), [ANSWERED.encode()])
+    assert came.events[-1] == Done()
+    return driven.call, form(driven.requests[0])["message"], [e for e in came.events if isinstance(e, Notice)]
+
+
+def test_a_history_that_the_site_damages_is_told():
+    call, left, notices = follow_up(AIPKit(), "what does <b>x</b> mean?")
+    assert (query(call)["conversation_uuid"], left) == ("u1", "three")
+    assert [notice.kind for notice in notices] == ["damaged"]
+    assert 'history = "prompt"' in notices[0].text
+    assert follow_up(AIPKit(), "is 1 < 2?")[2] == []
+
+
+def test_with_history_prompt_each_question_has_all_turns_and_a_conversation_of_its_own(check_uuid):
+    call, left, notices = follow_up(AIPKit(history="prompt"), "what does <b>x</b> mean?")
+    check_uuid(query(call)["conversation_uuid"])
+    assert "<b>x</b>" in left
+    assert left.rstrip().endswith(("three", "Assistant:"))
+    assert notices == []

@@ -58,6 +58,9 @@ __all__ = ["AIPower", "Widget", "page_params", "shown_chats"]
 _SHORTCODE = "wpaicg_chat_shortcode_message"
 _CHATBOX = "wpaicg_chatbox_message"
 _WIDGET = "widget"
+_VERSION_1_8 = re.compile(rb"/wp-ai-content-generator-public\.(?:js|css)\?(?:[^\"'<>\s]{0,80}?[&;])?ver=1\.8\.")
+_AT_RISK = re.compile(r"""[\r\n\t<>"'\\]|%[0-9a-f]{2}""", re.I)
+_DAMAGED = "AI Power 1.8 changes texts: line breaks, tags and codes like %20 are lost, and quotes get backslashes"
 _WIDGETS = ".wpaicg-chat-shortcode[data-nonce], .wpaicg-chatbox[data-nonce]"
 
 
@@ -70,6 +73,8 @@ class Widget(Struct, frozen=True, kw_only=True):
     action: str = _SHORTCODE
     memory: int = 100
     ajax_url: str = ""
+    damages: bool = False
+    """Whether the plugin is a version that changes the text it is sent."""
 
 
 _Reading = Generator[Request, Response, tuple[Widget, list[str], Head]]
@@ -162,7 +167,14 @@ class AIPower(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         request = form_request(
             ajax_address(site, widget.ajax_url), fields, accept="text/event-stream, application/json, */*;q=0.5"
         )
-        return Call(request, lambda head: _PowerAnswer(head, state.limits, state=state, nonce=nonce))
+        damaged = _DAMAGED if widget.damages and _AT_RISK.search(message) else ""
+
+        def decoder(head: Head) -> Decoder:
+            answer = _PowerAnswer(head, state.limits, state=state, nonce=nonce)
+            answer.damaged = damaged
+            return answer
+
+        return Call(request, decoder)
 
     def reader(self, request: Request) -> Callable[[Head], Decoder] | None:
         try:
@@ -195,7 +207,8 @@ class AIPower(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ajax_url = on_site(page.head.url, text_in(params, "ajax_url"))
         widgets = [_read_widget(chat, ajax_url) for chat in chats] or [Widget(ajax_url=ajax_url)]
         wanted = (widget for widget in widgets if self.bot_id is None or widget.bot_id == self.bot_id)
-        return next(wanted, widgets[0]), nonces, page.head
+        widget = msgspec.structs.replace(next(wanted, widgets[0]), damages=_VERSION_1_8.search(page.body) is not None)
+        return widget, nonces, page.head
 
     def _split(
         self, messages: tuple[Message, ...], memory: int, at_service: bool

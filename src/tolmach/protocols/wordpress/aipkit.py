@@ -9,7 +9,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -94,6 +94,9 @@ class AIPKit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The bot's number; else that of the page's first chat."""
     page: str = ""
     """The path of the page with the chat; empty for the site's root."""
+    history: Literal["native", "prompt"] = "native"
+    """`native`: the site keeps earlier turns, and loses what stands between `<` and `>` in them; `prompt`: all turns
+    in one text, in a conversation of their own each time."""
     prefer_stream: bool = True
     """Whether to stream also where the caller wants the answer whole. Every version streams, for bots of every
     setting; false uses the single request of 2.3 to 2.4.0 for such callers."""
@@ -130,7 +133,8 @@ class AIPKit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         that is not given as data, and the errors of the first request.
         """
         widget, nonce = self._widget(state), state.token(NONCE, margin=0.0) or ""
-        known = turn.conversation.state if turn.conversation else {}
+        known = turn.conversation.state if turn.conversation and self.history == "native" else {}
+        damaged = _DAMAGED if "conversation_uuid" in known and _lost(turn.messages) else ""
         conversation = {"conversation_uuid": known.get("conversation_uuid") or state.uuid()}
         messages = fold_system(new_messages(turn.messages) if "conversation_uuid" in known else turn.messages)
         message, images = format_prompt(messages) if messages else "", _image_inputs(messages)
@@ -140,7 +144,9 @@ class AIPKit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         asked = _ids(widget) | {"session_id": state.visitor_id("aipkit.session", state.uuid)} | conversation
 
         def decoder(head: Head) -> Decoder:
-            return _KitAnswer(head, state.limits, conversation, state=state, nonce=nonce)
+            answer = _KitAnswer(head, state.limits, conversation, state=state, nonce=nonce)
+            answer.damaged = damaged
+            return answer
 
         if not turn.stream and not self.prefer_stream:
             fields = {"action": _MESSAGE, "message": message, "_ajax_nonce": nonce, **asked}
@@ -236,6 +242,18 @@ def read_widget(url: str, config: dict[str, Any]) -> Widget:
 def _ids(widget: Widget) -> dict[str, str]:
     ids = {"bot_id": widget.bot_id, "post_id": widget.post_id}
     return {name: str(value) for name, value in ids.items() if value is not None}
+
+
+_TAG = re.compile(r"<[^<>]*>")
+_DAMAGED = (
+    "the site's history loses what stands between < and >, as it does in the earlier turns of this conversation; "
+    'history = "prompt" sends them whole'
+)
+
+
+def _lost(messages: tuple[Message, ...]) -> bool:
+    """Whether the site has lost something of the earlier turns."""
+    return any(_TAG.search(message.text) for message in messages[:-1])
 
 
 # Pictures

@@ -336,6 +336,8 @@ class PluginAnswer(Answer, ABC):
         self, head: Head, limits: Limits = Limits(), *, state: SessionState | None = None, nonce: str = ""
     ) -> None:
         super().__init__(head, limits)
+        self.damaged = ""
+        """What the plugin does to the text that it was sent, where it is told before the end."""
         self.state = state
         self.nonce = nonce
         self.now = state.now() if state is not None else arrival(head)()
@@ -420,6 +422,8 @@ class PluginAnswer(Answer, ABC):
         """The end of a whole answer, with what is known about it before `Done`. Raises for an empty one."""
         *rest, done = self.finish(reason)
         yield from rest
+        if self.damaged:
+            yield Notice("damaged", self.damaged)
         if usage is not None:
             yield usage
         if state:
