@@ -133,7 +133,7 @@ def _counts_bytes(system: dict[str, Any], version: str) -> bool:
 
 
 def find_ai_power(sight: Sight, known: Known) -> Iterator[Found]:
-    """AI Power up to 1.9: inline chats and floating ones."""
+    """AI Power up to 2.2: inline chats and floating ones."""
     seen = set()
     version = _asset_version(sight, "public/js/wp-ai-content-generator-public.js", "wp-ai-content-generator-public.css")
     held = sight.consent_manager(GPT3)

@@ -44,9 +44,9 @@ _RUSSIAN = {
     "all options": "все параметры",
     "as declared": "как объявлено",
     # Titles of protocols
-    "ai-engine": "AI Engine для WordPress (mwai), от 2.4 до 3.6",
-    "ai-power": "AI Power для WordPress (wpaicg) до 1.9",
-    "aipkit": "AIPKit, он же AI Power 2.x, для WordPress",
+    "ai-engine": "AI Engine для WordPress (mwai), от 2.4.1 до 3.6.2",
+    "ai-power": "AI Power для WordPress (wpaicg), от 1.8.79 до 1.9.18 и 2.2",
+    "aipkit": "AI Power для WordPress (AIPKit), от 2.3 до 2.4.71",
     "json-text": "Один запрос, JSON или форма; один ответ: JSON, текст или поток",
     "recipe": "Любой API из запросов и ответов (JSON, текст, поток), описанный рецептом",
     "chatgpt-web": "chatgpt.com, беседа на веб-странице",

@@ -1,4 +1,4 @@
-"""AI Engine (`mwai`), the WordPress plugin by Meow Apps: versions 2.4 to 3.6.
+"""AI Engine (`mwai`), the WordPress plugin by Meow Apps: versions 2.4.1 to 3.6.2.
 
 A guest bootstraps (`start_session`, from 2.4.4 on) or finds the nonce in the page (before), and
 posts JSON to a REST route. The service remembers nothing: each question carries the history. Bots
@@ -99,7 +99,7 @@ class AIEngine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     name: ClassVar[str] = "ai-engine"
-    title: ClassVar[str] = "AI Engine for WordPress (mwai), 2.4 to 3.6"
+    title: ClassVar[str] = "AI Engine for WordPress (mwai), 2.4.1 to 3.6.2"
     features: ClassVar[frozenset[str]] = frozenset()
     traits: ClassVar[frozenset[str]] = frozenset({"stream", "history"})
 

@@ -1,4 +1,4 @@
-"""AI Power (`wpaicg`), the WordPress plugin, before its second version: 1.8.8 to 1.9.18.
+"""AI Power (`wpaicg`), the WordPress plugin, before it became AIPKit: 1.8.79 to 1.9.18, and 2.2.
 
 The nonce only comes from a page. A question is a form to admin-ajax.php, and the site's setting
 of the bot decides whether the answer streams: the events of the AI behind it, passed through, or
@@ -84,7 +84,7 @@ class AIPower(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """AI Power's chat, inline or floating. Options win over what the page says."""
 
     name: ClassVar[str] = "ai-power"
-    title: ClassVar[str] = "AI Power for WordPress (wpaicg), 1.8.8 to 1.9.18"
+    title: ClassVar[str] = "AI Power for WordPress (wpaicg), 1.8.79 to 1.9.18 and 2.2"
     features: ClassVar[frozenset[str]] = frozenset()
     traits: ClassVar[frozenset[str]] = frozenset({"stream", "history"})
 

@@ -1,4 +1,4 @@
-"""AI Power (AIPKit), the WordPress plugin, from its second version on: 2.3 to 2.4.
+"""AI Power (AIPKit), the WordPress plugin, from 2.3 on: 2.3 to 2.4.71.
 
 A question takes two requests: a form that leaves the message with the site for a minute, and the
 GET of its stream. The site keeps the conversation, under an id of the visitor and one of the
@@ -86,7 +86,7 @@ class AIPKit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """AIPKit's chat, inline or in a popup."""
 
     name: ClassVar[str] = "aipkit"
-    title: ClassVar[str] = "AI Power for WordPress (AIPKit), 2.3 to 2.4"
+    title: ClassVar[str] = "AI Power for WordPress (AIPKit), 2.3 to 2.4.71"
     features: ClassVar[frozenset[str]] = frozenset({"images"})
     traits: ClassVar[frozenset[str]] = frozenset({"stream", "conversation"})
 
