@@ -26,7 +26,20 @@ from tolmach.gateway.surfaces.openai import OpenAISurface
 from tolmach.ledger import Database
 from tolmach.ledger.prices import Rate
 
-__all__ = ["KINDS", "LIMIT", "RATE", "Bill", "Metered", "ask_all", "booked", "differing", "metered_config", "summed"]
+__all__ = [
+    "KINDS",
+    "LIMIT",
+    "RATE",
+    "Bill",
+    "Kind",
+    "Metered",
+    "ask_all",
+    "booked",
+    "differing",
+    "metered_config",
+    "spend",
+    "summed",
+]
 
 RATE = Rate(3.0, 15.0, 0.3)
 LIMIT = 500
@@ -35,6 +48,8 @@ LIMIT = 500
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _TOLD = 20
 """Tokens of an answer as it is told."""
+_UNLIMITED = 2000
+"""Tokens of a long answer without a limit."""
 _WRONG: tuple[Any, ...] = (
     {"prompt_tokens": -1_000_000, "completion_tokens": -1_000_000, "total_tokens": -2_000_000},
     {"prompt_tokens": 2**63, "completion_tokens": 2**63, "total_tokens": 1},
@@ -88,7 +103,7 @@ class _Answer:
         if not self.told:
             return Bill(target, self._estimate, estimate_tokens(self.sent))
         prompt = self._estimate + self._number % 7
-        each = int(self.body["max_tokens"]) if self.model == "long" else _TOLD
+        each = int(self.body.get("max_tokens") or _UNLIMITED) if self.model == "long" else _TOLD
         return Bill(target, prompt, each * self.answers, prompt // 2 if self.model == "cached" else 0)
 
 
@@ -263,23 +278,34 @@ def _body(kind: Kind, id: str, model: str) -> bytes:
 
 
 async def ask_all(
-    urls: Sequence[str], key: str, upstream: Metered, rounds: int, *, at_once: int = 32, seed: int = 7
+    urls: Sequence[str],
+    key: str,
+    upstream: Metered,
+    rounds: int,
+    *,
+    at_once: int = 32,
+    kinds: Sequence[Kind] = KINDS,
+    strict: bool = True,
 ) -> dict[str, Kind]:
-    """Ask in every way, `rounds` times each, the gateways at `urls` in turn. Gives the ids of the questions."""
-    asking = [(f"q{number}", kind, kind.models[turn % len(kind.models)]) for number, (turn, kind) in _numbered(rounds)]
-    random.Random(seed).shuffle(asking)
+    """Ask in every way, `rounds` times each, the gateways at `urls` in turn. Gives the ids of the questions.
+
+    With `strict` an answer that is none is an error.
+    """
+    turns = enumerate((turn, kind) for turn in range(rounds) for kind in kinds)
+    asking = [(f"q{number}", kind, kind.models[turn % len(kind.models)]) for number, (turn, kind) in turns]
+    random.Random(7).shuffle(asking)
     places, slots = cycle(urls), asyncio.Semaphore(at_once)
 
     async def one(id: str, kind: Kind, model: str, url: str) -> None:
         async with slots:
-            await _ask(url, key, upstream, id, kind, model)
+            try:
+                await _ask(url, key, upstream, id, kind, model)
+            except (AssertionError, OSError, EOFError, TimeoutError):
+                if strict:
+                    raise
 
     await asyncio.gather(*[one(*each, next(places)) for each in asking])
     return {id: kind for id, kind, _ in asking}
-
-
-def _numbered(rounds: int) -> enumerate[tuple[int, Kind]]:
-    return enumerate((turn, kind) for turn in range(rounds) for kind in KINDS)
 
 
 async def _ask(url: str, key: str, upstream: Metered, id: str, kind: Kind, model: str) -> None:
@@ -302,6 +328,21 @@ async def _leave_within(stream: Stream) -> None:
         more = await stream.more()
         assert more, stream.data
     stream.close()
+
+
+async def spend(url: str, key: str, id: str, number: int, *, chat_only: bool = False) -> int:
+    """Ask for an answer that is as long as it may be, by one API or another; the status."""
+    said: dict[str, Any] = {"model": "up/long", "stream": number % 2 == 0}
+    text = f"{id} Go on and on."
+    if number % 3 == 0 and not chat_only:
+        path, body = _PATHS["responses"], {**said, "input": text}
+    else:
+        path, body = _PATHS["openai"], {**said, "messages": [{"role": "user", "content": text}]}
+        if number % 4 == 1:
+            body["n"] = 2
+    headers = f"authorization: Bearer {key}\r\nx-request-id: {id}\r\n"
+    status, _, _ = await raw(url, "POST", path, json.dumps(body).encode(), headers)
+    return status
 
 
 # The ledger

@@ -1,7 +1,6 @@
 """What a key may spend, through `tolmach serve`: one target under any name, what is reserved, what is paid for."""
 
 import asyncio
-import json
 import re
 import sqlite3
 from collections.abc import AsyncGenerator
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.gateway.keyed import METRICS_KEY, ask, config, make_key
-from tests.gateway.metered import LIMIT, Metered, ask_all, booked, differing, metered_config, summed
+from tests.gateway.metered import LIMIT, Metered, ask_all, booked, differing, metered_config, spend, summed
 from tests.gateway.program import program, raw
 from tests.gateway.upstream import COMPLETION, PROMPT, Upstream
 from tolmach.access.keys import Key, KeyRing
@@ -122,7 +121,7 @@ async def test_sixty_four_callers_at_once_spend_no_more_than_their_budget(tmp_pa
         async with workers(tmp_path, upstream, key, state) as urls:
             statuses: list[int] = []
             while statuses[-64:].count(429) < 64:
-                asking = [_spend(urls[number % 4], plain, f"s{len(statuses) + number}", number) for number in range(64)]
+                asking = [spend(urls[number % 4], plain, f"s{len(statuses) + number}", number) for number in range(64)]
                 statuses += await asyncio.gather(*asking)
         database = open_database(tmp_path / LEDGER)
         found = booked(database, key.id)
@@ -137,21 +136,6 @@ async def test_sixty_four_callers_at_once_spend_no_more_than_their_budget(tmp_pa
 
 _MOST = (2 * LIMIT + 100) * 15
 """What one question may take, in millionths of a US dollar: two answers."""
-
-
-async def _spend(url: str, key: str, id: str, number: int) -> int:
-    api = number % 3
-    said: dict[str, Any] = {"model": "up/long", "stream": number % 2 == 0}
-    if api == 1 and number % 4 == 1:
-        said["n"] = 2
-    text = f"{id} Go on and on."
-    if api == 0:
-        path, body = "/v1/responses", {**said, "input": text}
-    else:
-        path, body = "/v1/chat/completions", {**said, "messages": [{"role": "user", "content": text}]}
-    headers = f"authorization: Bearer {key}\r\nx-request-id: {id}\r\n"
-    status, _, _ = await raw(url, "POST", path, json.dumps(body).encode(), headers)
-    return status
 
 
 async def test_who_goes_before_the_answer_has_paid_for_the_question(tmp_path: Path) -> None:
