@@ -108,7 +108,7 @@ def test_without_a_configuration_all_models_are_those_of_public_sites(run: Run) 
 def test_models_of_the_configuration_come_first_with_who_has_them(run: Run, file: Path) -> None:
     found = rows(run, "models")
     assert list(found)[:4] == ["assistant", "gpt-3.5-turbo", "gpt-4o", "mine"]
-    assert found["assistant"] == {"model": "assistant", "providers": ["second", "local"], "sites": []}
+    assert found["assistant"] == {"model": "assistant", "providers": ["local", "second"], "sites": []}
     assert found["gpt-4o"] == {"model": "gpt-4o", "providers": ["local"], "sites": ["ChatGptt", "ChatGpt"]}
     assert found["mine"]["providers"] == ["local", "second"]
     # A row that is a site's class stands in its place.

@@ -109,8 +109,8 @@ def test_a_route_asks_the_next_target_when_one_fails(demo):
     made = routed(demo, "down/vectors", "good/vectors").embeddings.create(model="vectors", input=["a", "b"])
     assert (made.provider, made.model, len(made.data)) == ("good", MODEL, 2)
     assert [(one.target, one.outcome) for one in made.attempts] == [
-        ("down/vectors", "failed"),
-        ("good/vectors", "answered"),
+        ("down/text-embedding-3-small", "failed"),
+        ("good/text-embedding-3-small", "answered"),
     ]
 
 

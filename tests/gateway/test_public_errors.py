@@ -23,6 +23,7 @@ async def refused(url: str, model: str) -> openai.APIStatusError:
 
 async def test_the_command_for_a_missing_package_is_not_for_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiohttp", None)
+    monkeypatch.delitem(sys.modules, "tolmach.transport.aiohttp", raising=False)
     monkeypatch.setenv("TOLMACH_TRANSPORT", "aiohttp")
     async with served("rsgi") as (url, _, _):
         error = await refused(url, "openai/gpt-4o-mini")

@@ -64,7 +64,7 @@ async def test_one_timer_however_many_waits() -> None:
     watch = Watch("place", Timeouts(idle=60))
     watch.has_head()
     assert watch._timer is None  # most exchanges are over before they need one
-    watch.expired()
+    watch.elapsed()
     timer = watch._timer
     for _ in range(100):
         watch.begin()

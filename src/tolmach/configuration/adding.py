@@ -47,8 +47,8 @@ def add_provider(file: Path, name: str, row: Mapping[str, Any], environ: Mapping
 
 def provider_toml(name: str, row: Mapping[str, Any]) -> str:
     """The table as TOML. A `$` is doubled: what a page said is no variable of the environment."""
-    lines = [f"{dotted((key,))} = {toml_value(_plain(value))}" for key, value in row.items()]
-    return "\n".join((f"[{dotted(('providers', name))}]", *lines)) + "\n"
+    lines = [f"{dotted((key,), whole=True)} = {toml_value(_plain(value))}" for key, value in row.items()]
+    return "\n".join((f"[{dotted(('providers', name), whole=True)}]", *lines)) + "\n"
 
 
 def _plain(value: Any) -> Any:
@@ -66,7 +66,7 @@ def _check(file: Path, name: str, environ: Mapping[str, str] | None) -> None:
     try:
         Settings.load(file, environ)
     except InvalidSettings as error:
-        table = dotted(("providers", name))
+        table = dotted(("providers", name), whole=True)
         for problem in error.problems:
             if not problem.key or problem.key == table or problem.key.startswith(f"{table}."):
                 raise ConfigError(f"[{table}]: {problem.text}") from error

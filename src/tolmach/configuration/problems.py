@@ -49,14 +49,14 @@ def shortened(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def dotted(path: KeyPath) -> str:
-    """A path as TOML writes a key: `providers."my shop".models[0]`."""
+def dotted(path: KeyPath, *, whole: bool = False) -> str:
+    """A path as TOML writes a key: `providers."my shop".models[0]`. For messages long names are shortened."""
     text = ""
     for part in path:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            text += ("." if text else "") + _quoted(shortened(part))
+            text += ("." if text else "") + _quoted(part if whole else shortened(part))
     return text
 
 

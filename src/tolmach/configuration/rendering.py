@@ -42,10 +42,10 @@ def show_toml(settings: Settings) -> str:
     """All settings in force as TOML with a comment at each."""
     lines: list[str] = []
     header = ""
-    rows = [(shown, f"{dotted(shown.path[-1:])} = {toml_value(shown.value)}") for shown in show(settings)]
+    rows = [(shown, f"{dotted(shown.path[-1:], whole=True)} = {toml_value(shown.value)}") for shown in show(settings)]
     width = min(56, max((len(text) for _, text in rows), default=0))
     for shown, text in rows:
-        if (table := dotted(shown.path[:-1])) != header:
+        if (table := dotted(shown.path[:-1], whole=True)) != header:
             header = table
             lines += ["", f"[{table}]"]
         lines.append(f"{text:<{width}}  # {shown.source}")
@@ -93,7 +93,7 @@ class _Showing:
     def _one(self, path: KeyPath, value: Any, kind: Any = None) -> Shown:
         metas = [note for note in getattr(kind, "__metadata__", ()) if isinstance(note, Meta)]
         marked = any((meta.extra or {}).get("secret") for meta in metas)
-        return Shown(dotted(path), self._visible(path, value, marked), self._source(path, value), path)
+        return Shown(dotted(path, whole=True), self._visible(path, value, marked), self._source(path, value), path)
 
     def _visible(self, path: KeyPath, value: Any, secret: bool) -> Any:
         """The value without what is secret in it, by its mark or by the variables that it came from."""
@@ -169,7 +169,11 @@ def toml_value(value: Any) -> str:
         case str():
             return _quoted(value)
         case dict():
-            return "{ " + ", ".join(f"{dotted((key,))} = {toml_value(below)}" for key, below in value.items()) + " }"
+            return (
+                "{ "
+                + ", ".join(f"{dotted((key,), whole=True)} = {toml_value(below)}" for key, below in value.items())
+                + " }"
+            )
         case list() | tuple():
             return "[" + ", ".join(map(toml_value, value)) + "]"
     return str(value)

@@ -45,6 +45,9 @@ _MEASURED_AGAIN = 0.02
 """The part of the questions that goes to a slower target, to see whether it still is."""
 _OF_THE_KEY: tuple[Kind, ...] = ("credentials", "rate_limited")
 """Failures of one key, which say nothing of the target's others."""
+_NOT_AGAIN = frozenset({"final", "gone", "silent", "too_long", "unsupported"})
+"""Kinds of failures that another try at the same target does not mend."""
+
 _AT_ONCE = 1.0
 """Seconds; a shorter wait for the same target costs less than what another one may do differently."""
 _TRIALS = 3
@@ -234,7 +237,12 @@ class _Question:
     def _again(self) -> Ask | None:
         """The target that has just failed, once more before all others; None where it is the turn of another."""
         last = self.failed[-1] if self.failed else None
-        if last is None or not last.passing or self.health.state(last.choice.id, self.now) != "closed":
+        if (
+            last is None
+            or not last.passing
+            or last.kind in _NOT_AGAIN
+            or self.health.state(last.choice.id, self.now) != "closed"
+        ):
             return None
         others = {choice.target for choice in self._untried()}
         if not others or last.choice.target in others:

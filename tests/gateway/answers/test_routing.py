@@ -1,6 +1,7 @@
 """Routes over real sockets: what the fault matrix has no column for."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -174,7 +175,7 @@ async def test_a_restarted_answer_is_held_back_until_it_is_whole(surface: str) -
         body = question(surface, "m", "Hello", stream=True)
         async with on.client.stream("POST", on.url + PATHS[surface], json=body) as reply:
             # The head comes when all is there; the target that stalled is not to be seen in it.
-            assert reply.headers["x-tolmach-target"] == "second/m"
+            assert reply.headers["x-tolmach-target"].startswith("second/")
             assert on.second.log.answers[APIS[surface][1]] == 1
             found = heard(surface, reply.status_code, await reply.aread())
         assert found.outcome == "ok"
@@ -233,13 +234,13 @@ async def test_a_refused_key_leads_to_the_next_key_and_is_left_alone(surface: st
         found, reply = await on.ask(surface)
         assert (found.outcome, on.asked(surface)) == ("ok", (2, 0))
         assert reply.headers["x-tolmach-attempts"] == "2"
-        assert "first/m (key 2) answered" in reply.headers["x-tolmach-route"]
+        assert re.search(r"first/\S+ \(key 2\) answered", reply.headers["x-tolmach-route"])
         found, reply = await on.ask(surface)
         assert (found.outcome, on.asked(surface)) == ("ok", (3, 0))
         assert reply.headers["x-tolmach-attempts"] == "1"
-        states = {one.id: one.state for one in on.gateway.router.health.snapshot(0.0)}
-        assert states["first/m#0"] == "open"
-        assert states["first/m#1"] == "closed"
+        states = {re.sub(r"/[^#]+", "", one.id): one.state for one in on.gateway.router.health.snapshot(0.0)}
+        assert states["first#0"] == "open"
+        assert states["first#1"] == "closed"
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -280,12 +281,12 @@ async def test_the_route_of_a_question_is_told_who_asks_for_it() -> None:
     async with scene("openai", Rules(backoff=0.01)) as on:
         await on.faults("openai", "500")
         reply = await on.send("openai")
-        assert reply.headers["x-tolmach-target"] == "second/m"
+        assert reply.headers["x-tolmach-target"].startswith("second/")
         assert reply.headers["x-tolmach-attempts"] == "3"
         told = reply.headers["x-tolmach-route"]
-        assert told.count("first/m failed (ProviderUnavailable)") == 2
+        assert len(re.findall(r"first/\S+ failed \(ProviderUnavailable\)", told)) == 2
         assert "again, after transient" in told
-        assert "second/m answered" in told
+        assert re.search(r"second/\S+ answered", told)
         body = question("openai", "m", "Hello")
         plain = await on.client.post(on.url + PATHS["openai"], json=body)
         assert "x-tolmach-route" not in plain.headers
@@ -301,13 +302,16 @@ async def test_the_quicker_of_two_answers_and_the_other_is_closed(surface: str, 
         await on.faults(surface, "silence")
         found, reply = await on.ask(surface, stream=streamed)
         assert (found.outcome, on.asked(surface)) == ("ok", (1, 1))
-        assert reply.headers["x-tolmach-target"] == "second/m"
+        assert reply.headers["x-tolmach-target"].startswith("second/")
         assert reply.headers["x-tolmach-attempts"] == "2"
         await on.first.log.wait_hangups(1)
         await on.first.log.wait_open_connections(0)
         # It was not at fault: it may be asked again at once.
-        states = {one.id: (one.state, one.failures, one.probing) for one in on.gateway.router.health.snapshot(0.0)}
-        assert states["first/m#0"] == ("closed", 0, False)
+        states = {
+            re.sub(r"/[^#]+", "", one.id): (one.state, one.failures, one.probing)
+            for one in on.gateway.router.health.snapshot(0.0)
+        }
+        assert states["first#0"] == ("closed", 0, False)
 
 
 @pytest.mark.parametrize("surface", SURFACES)
@@ -371,10 +375,10 @@ async def test_twenty_questions_through_a_flapping_target_are_all_answered() -> 
         began = asyncio.get_running_loop().time()
         while True:
             _, reply = await on.ask("openai")
-            if reply.headers["x-tolmach-target"] == "first/m":
+            if reply.headers["x-tolmach-target"].startswith("first/"):
                 break
         # The next opening is over by then; what is added is a question's own time.
         assert asyncio.get_running_loop().time() - began < 0.3 + 10
         found = await asyncio.gather(*(on.ask("openai", stream=True) for _ in range(8)))
-        assert {reply.headers["x-tolmach-target"] for _, reply in found} == {"first/m"}
+        assert {reply.headers["x-tolmach-target"].partition("/")[0] for _, reply in found} == {"first"}
         assert health.most == 1

@@ -426,7 +426,7 @@ def test_a_failed_response_that_is_a_stream_or_empty():
     assert answer("", 500).failure.text == "HTTP 500"
     assert type(answer("", 304).error) is RemoteProtocolError
     wait = answer('{"error": {"message": "m"}}', 429, retry_after="Fri, 01 Jan 2100 00:00:00 GMT").failure.retry_after
-    assert wait == 4_102_444_800 - new_state().now()
+    assert wait == 31 * 86_400  # no service means a longer one
     assert answer('{"error": {"message": "m"}}', 429, retry_after_ms="x", retry_after="3").failure.retry_after == 3
 
 
