@@ -1,6 +1,7 @@
 """What a key may spend, through `tolmach serve`: one target under any name, what is reserved, what is paid for."""
 
 import asyncio
+import json
 import re
 import sqlite3
 from collections.abc import AsyncGenerator
@@ -161,3 +162,38 @@ async def test_who_goes_before_the_answer_has_paid_for_the_question(tmp_path: Pa
     found = rows(ledger, "SELECT prompt_tokens, completion_tokens, estimated FROM tolmach_requests WHERE gone = 1")
     assert len(found) == 20
     assert all(600 <= prompt <= 800 and (completion, estimated) == (0, 1) for prompt, completion, estimated in found)
+
+
+DODGES: list[dict[str, Any]] = [
+    {"max_tokens": 1e9},
+    {"max_tokens": "1000000"},
+    {"max_completion_tokens": 1, "max_tokens": 1_000_000},
+    {"n": 129, "max_tokens": 100},
+    {"max_tokens": 1_000_000_000},
+]
+
+
+async def test_no_field_dodges_a_limit(tmp_path: Path) -> None:
+    limited, _ = make_key(tmp_path / LEDGER, tokens_per_minute=5000)
+    paid, _ = make_key(tmp_path / LEDGER, budget_day=0.005, budget_month=0.005)
+    prices = '[prices."*"]\ninput = 1\noutput = 1'
+    async with (
+        Upstream() as upstream,
+        program(tmp_path, config(tmp_path / LEDGER, upstream.url, more=prices)) as served,
+    ):
+        for key in (limited, paid):
+            for said in DODGES:
+                assert (await ask(served, key, **said))[0] == 429, said
+            for name in ("max_tokens", "max_completion_tokens", "n"):
+                for wrong in ("many", [1], True):
+                    status, _, body = await ask(served, key, **{name: wrong})
+                    assert (status, json.loads(body)["error"]["param"]) == (400, name)
+        # Halves of characters, which only the slower parser reads, hide no limit either.
+        text = b'{"model":"up/good","max_tokens":1000000,"messages":[{"role":"user","content":"\\ud83d"}]}'
+        for key in (limited, paid):
+            status, _, _ = await raw(
+                served.url, "POST", "/v1/chat/completions", text, f"authorization: Bearer {key}\r\n"
+            )
+            assert status == 429
+        assert not upstream.asked
+        assert (await ask(served, limited))[0] == (await ask(served, paid))[0] == 200

@@ -48,7 +48,7 @@ _SUMS = tuple(field for field in Usage.__struct_fields__ if field != "name")
 _COLUMNS = """
     count(*), CAST(sum(CASE WHEN {failed} THEN 1 ELSE 0 END) AS BIGINT),
     CAST(sum(prompt_tokens) AS BIGINT), CAST(sum(completion_tokens) AS BIGINT), CAST(sum(cached_tokens) AS BIGINT),
-    CAST(sum(estimated) AS BIGINT), CAST(coalesce(sum(cost), 0) AS BIGINT),
+    CAST(sum(estimated) AS BIGINT), CAST(coalesce(sum(CASE WHEN cost > 0 THEN cost ELSE 0 END), 0) AS BIGINT),
     CAST(sum(CASE WHEN cost IS NULL THEN 1 ELSE 0 END) AS BIGINT)
 """
 
