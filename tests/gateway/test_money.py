@@ -186,7 +186,8 @@ async def test_no_field_dodges_a_limit(tmp_path: Path) -> None:
                 assert (await ask(served, key, **said))[0] == 429, said
             for name in ("max_tokens", "max_completion_tokens", "n"):
                 for wrong in ("many", [1], True):
-                    status, _, body = await ask(served, key, **{name: wrong})
+                    said = {name: wrong}
+                    status, _, body = await ask(served, key, **said)
                     assert (status, json.loads(body)["error"]["param"]) == (400, name)
         # Halves of characters, which only the slower parser reads, hide no limit either.
         text = b'{"model":"up/good","max_tokens":1000000,"messages":[{"role":"user","content":"\\ud83d"}]}'
